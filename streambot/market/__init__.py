@@ -1,0 +1,1 @@
+"""Bars and indicators from ticks: incremental, compiled, without knowledge of the engine."""
