@@ -7,12 +7,12 @@ smoothing: atr = (atr x (period - 1) + true range) / period (Wilder 1978).
 
 from __future__ import annotations
 
-from numba import njit
+from streambot.jit import njit
 
 ATR_PERIOD = 14
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def true_range(high: float, low: float, prev_close: float, has_prev: bool) -> float:
     """True range of one bar, in the unit of its prices."""
     spread = high - low
@@ -21,7 +21,7 @@ def true_range(high: float, low: float, prev_close: float, has_prev: bool) -> fl
     return spread
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def update_atr(atr: float, count: int, spread: float, period: int) -> float:
     """The next ATR after `count` true ranges gave `atr` and `spread` is the new one."""
     if count < period:

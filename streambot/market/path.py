@@ -7,12 +7,12 @@ comes first; at a tie the low comes first if close >= open, else the high.
 
 from __future__ import annotations
 
-from numba import njit
+from streambot.jit import njit
 
 PATH_TICKS = 4
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def low_first(open_: int, high: int, low: int, close: int) -> bool:
     """True where the low comes before the high; prices in ticks."""
     to_high = high - open_
@@ -20,7 +20,7 @@ def low_first(open_: int, high: int, low: int, close: int) -> bool:
     return to_low < to_high or (to_low == to_high and close >= open_)
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def path_offset(position: int, duration: int) -> int:
     """Nanoseconds from the open of a bar to its tick number `position` (0 to 3)."""
     if position == 0:

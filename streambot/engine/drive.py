@@ -1,0 +1,444 @@
+"""Run slots over ticks or bars: the one loop behind the stream task, the environment and the engine.
+
+Both drivers call the same rules (`kernel`), build the decision bars from the same ticks, and at
+every close let the slot's agent decide: a script in here, an order given from outside, or a Python
+agent. For the last, the loop *runs ahead* as if every answer were HOLD, keeps the state after each
+close and shows it to the agent bar by bar; the first other answer takes the slot back to that
+close (`back_to`) with the order, and the run ahead begins anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from streambot.domain.ticks import TickFlag
+from streambot.engine.kernel import (
+    N_EVENTS,
+    N_MARKS,
+    OUT_SIZE,
+    ROOM,
+    measure_risk,
+    on_close,
+    on_tick,
+    quiet_range,
+    reject_now,
+    write_mark,
+)
+from streambot.engine.premium import (
+    current_atr,
+    model_price,
+    pick_expiry,
+    round_up,
+    trading_days,
+)
+from streambot.engine.scripts import Script, decide
+from streambot.engine.slots import (
+    ACT_CLOSE,
+    ACT_HOLD,
+    CAUSE_BARRIER,
+    CAUSE_SESSION,
+    EVENT,
+    MARK,
+    MODEL_GIVEN,
+    MODEL_NONE,
+    NONE,
+    ORDER,
+    REJ_DUPLICATE,
+    REJ_NO_BAR,
+    SLOT,
+    VIEW_FIELDS,
+)
+from streambot.engine.trailing import width_from_atr
+from streambot.engine.valuation import equity_at, unrealized_at
+from streambot.jit import njit
+from streambot.market.atr import ATR_PERIOD, true_range, update_atr
+from streambot.market.path import low_first, path_offset
+
+Record = Any
+N_ORDERS, N_GIVEN = 2, 3
+_SCRIPT_NONE = int(Script.NONE)
+_BAR_OPEN = int(TickFlag.BAR_OPEN)
+_BAR_CLOSE = int(TickFlag.BAR_CLOSE)
+_SESSION_CLOSE = int(TickFlag.SESSION_CLOSE)
+
+
+class Calendar(NamedTuple):
+    """What a slot knows of the future: sessions by the calendar, contracts of its chain.
+
+    Attributes:
+        opens, closes: sessions, UTC ns, int64 [n], increasing.
+        expiries: contracts, UTC ns, int64 [k], increasing.
+        lots: lot size of each contract, int64 [k]; 0: the instrument's own.
+    """
+
+    opens: npt.NDArray[np.int64]
+    closes: npt.NDArray[np.int64]
+    expiries: npt.NDArray[np.int64]
+    lots: npt.NDArray[np.int64]
+
+
+def empty_calendar() -> Calendar:
+    """For slots that hold no options."""
+    none = np.zeros(0, np.int64)
+    return Calendar(none, none, none, none)
+
+
+class Log(NamedTuple):
+    """Buffers that a driver writes to; reused from call to call.
+
+    `views` is int64 [fields, n] (`slots.VIEW_FIELDS`) and `states` the slot after each view, both
+    of length 0 unless a Python agent wants them. `out` counts events, marks, orders written and
+    given orders used.
+    """
+
+    events: npt.NDArray[np.void]
+    marks: npt.NDArray[np.void]
+    orders: npt.NDArray[np.void]
+    views: npt.NDArray[np.int64]
+    states: npt.NDArray[np.void]
+    out: npt.NDArray[np.int64]
+
+
+def make_log(capacity: int, views: int = 0) -> Log:
+    """Buffers for `capacity` events, marks and orders, and `views` closes of a run ahead."""
+    return Log(
+        np.zeros(capacity, EVENT),
+        np.zeros(capacity, MARK),
+        np.zeros(capacity, ORDER),
+        np.zeros((len(VIEW_FIELDS), views), np.int64),
+        np.zeros(views, SLOT),
+        np.zeros(OUT_SIZE, np.int64),
+    )
+
+
+@njit
+def complete_order(
+    p: Record, s: Record, calendar: Any, order: Record, action: int, quantity: int
+) -> None:
+    """Turn an agent's answer at the close that `s` describes into a complete order.
+
+    Premium, contract, lot size and width of the trailing stop come from completed bars only.
+    """
+    order.barrier = s.barrier
+    order.ts = s.close_ts
+    order.action = action
+    order.quantity = 0 if action == ACT_CLOSE else quantity
+    order.premium = NONE
+    order.expiry = NONE
+    order.width = NONE
+    order.lot_size = NONE
+    order.model = MODEL_NONE
+    if action == ACT_CLOSE:
+        return
+    order.width = width_from_atr(p.trail_atr, s.atr) if p.trail_bp == 0 else 1
+    if p.is_option == 0:
+        return
+    k = pick_expiry(p, calendar.opens, calendar.closes, calendar.expiries, s.close_ts)
+    days = 0.0
+    if k >= 0:
+        if p.expires_after > 0:
+            order.expiry = calendar.closes[k]
+        else:
+            order.expiry = calendar.expiries[k]
+            if calendar.lots[k] > 0:
+                order.lot_size = calendar.lots[k]
+        days = trading_days(calendar.opens, calendar.closes, s.close_ts, order.expiry)
+    atr = current_atr(p, s)
+    order.model = p.premium_model
+    if not np.isnan(atr) and k >= 0:
+        order.premium = round_up(model_price(p.premium_model, p.premium_k, atr, days, 0.0))
+    elif not np.isnan(atr):
+        # Without a contract the reason is `no_expiry`, not the premium.
+        order.premium = 1
+
+
+@njit
+def wait_with(s: Record, order: Record) -> None:
+    """Make a complete order the one that waits for the next bar."""
+    s.order_action = order.action
+    s.order_quantity = order.quantity
+    s.order_premium = order.premium
+    s.order_expiry = order.expiry
+    s.order_width = order.width
+    s.order_lot_size = order.lot_size
+    s.order_model = order.model if order.model != MODEL_NONE else MODEL_GIVEN
+    s.order_ts = s.close_ts
+
+
+@njit
+def _submit(
+    p: Record, s: Record, calendar: Any, orders: Record, out: Record, action: int, quantity: int
+) -> None:
+    order = orders[out[N_ORDERS]]
+    complete_order(p, s, calendar, order, action, quantity)
+    wait_with(s, order)
+    out[N_ORDERS] += 1
+
+
+@njit
+def _take_given(
+    s: Record, given: Record, events: Record, out: Record, barrier: int, row: int
+) -> None:
+    """Orders from outside that answer this barrier or an earlier one without a bar here."""
+    at = out[N_GIVEN]
+    taken = False
+    while at < len(given) and given[at].barrier <= barrier:
+        g = given[at]
+        if g.barrier < barrier:
+            reject_now(s, events, out, g.ts, g.action, g.quantity, REJ_NO_BAR, row)
+        elif taken:
+            reject_now(s, events, out, g.ts, g.action, g.quantity, REJ_DUPLICATE, row)
+        else:
+            wait_with(s, g)
+            taken = True
+        at += 1
+        if out[N_EVENTS] + ROOM > len(events):
+            break
+    out[N_GIVEN] = at
+
+
+@njit
+def _close_market(s: Record, session_close: bool) -> None:
+    """The decision bar is complete: ATR; with the session's last bar the daily bar too."""
+    high, low, close = float(s.bar_high), float(s.bar_low), s.last_price
+    spread = true_range(high, low, float(s.prev_close), s.prev_close != NONE)
+    s.atr = update_atr(s.atr, s.atr_count, spread, ATR_PERIOD)
+    s.atr_count += 1
+    s.prev_close = close
+    if s.day_open == NONE:
+        s.day_open, s.day_high, s.day_low = s.bar_open, s.bar_high, s.bar_low
+    else:
+        s.day_high = max(s.day_high, s.bar_high)
+        s.day_low = min(s.day_low, s.bar_low)
+    if session_close:
+        day = true_range(
+            float(s.day_high), float(s.day_low), float(s.day_prev_close), s.day_prev_close != NONE
+        )
+        s.daily_atr = update_atr(s.daily_atr, s.daily_count, day, ATR_PERIOD)
+        s.daily_count += 1
+        s.day_prev_close = close
+        s.day_open = NONE
+
+
+@njit
+def _revalue(p: Record, s: Record, calendar: Any) -> None:
+    """Marked valuation: the proxy's price with what is known now, less intrinsic value."""
+    atr = current_atr(p, s)
+    if np.isnan(atr):
+        return
+    moneyness = s.side * (s.last_price - s.entry_price)
+    days = trading_days(calendar.opens, calendar.closes, s.close_ts, s.expiry)
+    price = model_price(p.premium_model, p.premium_k, atr, days, float(moneyness))
+    s.time_value = max(0, round_up(price) - max(0, moneyness))
+
+
+@njit
+def _mark_due(p: Record, previous: int, ts: int) -> bool:
+    """At most one mark per `mark_every` of event time, on its multiples in UTC."""
+    if p.mark_every == 0 or previous == NONE:
+        return True
+    return bool(ts // p.mark_every > previous // p.mark_every)
+
+
+@njit
+def _view(p: Record, s: Record, views: Any, at: int) -> None:
+    """What a Python agent may see at this close; fields in the order of `VIEW_FIELDS`."""
+    price = s.last_price
+    views[0, at] = s.bar_open_ts
+    views[1, at] = s.close_ts
+    views[2, at] = s.barrier
+    views[3, at] = s.bar_open
+    views[4, at] = s.bar_high
+    views[5, at] = s.bar_low
+    views[6, at] = price
+    views[7, at] = s.bar_volume
+    views[8, at] = s.cash
+    views[9, at] = equity_at(p, s, price)
+    views[10, at] = s.side * s.quantity
+    views[11, at] = s.entry_price if s.side != 0 else NONE
+    views[12, at] = s.stop if s.side != 0 else NONE
+    views[13, at] = s.width
+    views[14, at] = unrealized_at(p, s, price)
+    views[15, at] = s.halted
+
+
+@njit
+def close_bar(
+    p: Record, s: Record, ring: Any, calendar: Any, log: Any, given: Record,
+    barrier: int, ts: int, session_close: bool, row: int,
+) -> None:
+    """Everything that a bar's close causes, up to and including a scripted or given decision."""
+    previous = s.close_ts
+    on_close(p, s, log.events, log.marks, log.out, barrier, ts, row)
+    _close_market(s, session_close)
+    if s.side != 0 and p.marked != 0:
+        _revalue(p, s, calendar)
+    measure_risk(p, s, log.events, log.out, ts, row)
+    if session_close:
+        write_mark(p, s, log.marks, log.out, ts, CAUSE_SESSION, s.last_price, row)
+    elif _mark_due(p, previous, ts):
+        write_mark(p, s, log.marks, log.out, ts, CAUSE_BARRIER, s.last_price, row)
+    if p.script != _SCRIPT_NONE:
+        action, quantity = decide(p, s, ring)
+        if action != ACT_HOLD:
+            _submit(p, s, calendar, log.orders, log.out, action, quantity)
+    elif log.out[N_GIVEN] < len(given):
+        _take_given(s, given, log.events, log.out, barrier, row)
+
+
+@njit
+def _open_bar(s: Record, ts: int, price: int) -> None:
+    s.bar_open_ts = ts
+    s.bar_open = price
+    s.bar_high = price
+    s.bar_low = price
+    s.bar_volume = 0
+
+
+@njit
+def _is_full(log: Any) -> bool:
+    out = log.out
+    return bool(
+        out[N_EVENTS] + ROOM > len(log.events)
+        or out[N_MARKS] + ROOM > len(log.marks)
+        or out[N_ORDERS] + 1 > len(log.orders)
+    )
+
+
+@njit
+def _begin(
+    p: Record, slots: Record, i: int, calendar: Any, log: Any,
+    back_to: int, action: int, quantity: int,
+) -> None:
+    if back_to >= 0:
+        slots[i] = log.states[back_to]
+    if action != ACT_HOLD:
+        _submit(p, slots[i], calendar, log.orders, log.out, action, quantity)
+
+
+@njit
+def advance_ticks(
+    params: Record, slots: Record, i: int, ring: Any, calendar: Any, log: Any, given: Record,
+    block: Any, closes: Any, barrier_lo: int, rows: Any, start: int,
+    back_to: int, action: int, quantity: int, most_views: int,
+) -> int:
+    """Run slot i over its rows of a block of ticks.
+
+    Args:
+        ring: closes of the slot's moving averages, int64 [script_slow].
+        given: orders from outside, `ORDER` [n], by barrier; length 0 without.
+        block: a `TickBlock`.
+        closes: close times of the barriers `barrier_lo`, `barrier_lo` + 1, …, UTC ns, int64.
+        rows: rows of the slot in the block, int64 [n].
+        start: first position in `rows` to run.
+        back_to: take the slot back to this view first; -1: go on from where it is.
+        action, quantity: answer of a Python agent at the close that the slot is at.
+        most_views: run ahead at most so many closes; 0: no views.
+
+    Returns:
+        The first position in `rows` that was not run: `len(rows)`, or less where a buffer is full
+        or `most_views` closes were seen. Empty the buffers and call again.
+    """
+    p = params[i]
+    _begin(p, slots, i, calendar, log, back_to, action, quantity)
+    s = slots[i]
+    views = 0
+    low, high, until = quiet_range(p, s)
+    j = start
+    while j < len(rows):
+        r = rows[j]
+        ts = block.ts[r]
+        price = block.price[r]
+        flags = block.flags[r]
+        if s.in_bar == 0:
+            if _is_full(log):
+                break
+            _open_bar(s, ts, price)
+            on_tick(p, s, log.events, log.marks, log.out, ts, price, True, r)
+            low, high, until = quiet_range(p, s)
+        else:
+            if price <= low or price >= high or ts > until:
+                if _is_full(log):
+                    break
+                opens = (flags & _BAR_OPEN) != 0
+                on_tick(p, s, log.events, log.marks, log.out, ts, price, opens, r)
+                low, high, until = quiet_range(p, s)
+            else:
+                s.last_price = price
+            s.bar_high = max(s.bar_high, price)
+            s.bar_low = min(s.bar_low, price)
+        size = block.size[r]
+        if size > 0:
+            s.bar_volume += size
+        j += 1
+        if (flags & _BAR_CLOSE) != 0:
+            k = np.int64(block.bar[r])
+            session_close = (flags & _SESSION_CLOSE) != 0
+            close_bar(
+                p, s, ring, calendar, log, given, barrier_lo + k, closes[k], session_close, r
+            )
+            low, high, until = quiet_range(p, s)
+            if most_views > 0:
+                _view(p, s, log.views, views)
+                log.states[views] = s
+                views += 1
+                if views == most_views:
+                    break
+    return j
+
+
+@njit
+def _walk_bar(
+    p: Record, s: Record, log: Any, t: int, d: int, o: int, h: int, lo: int, c: int, row: int
+) -> None:
+    """The four ticks of the `ohlc` path."""
+    first, second = (lo, h) if low_first(o, h, lo, c) else (h, lo)
+    on_tick(p, s, log.events, log.marks, log.out, t, o, True, row)
+    on_tick(p, s, log.events, log.marks, log.out, t + path_offset(1, d), first, False, row)
+    on_tick(p, s, log.events, log.marks, log.out, t + path_offset(2, d), second, False, row)
+    on_tick(p, s, log.events, log.marks, log.out, t + path_offset(3, d), c, False, row)
+
+
+@njit
+def advance_bars(
+    params: Record, slots: Record, i: int, ring: Any, calendar: Any, log: Any, given: Record,
+    bars: Any, barrier_lo: int, start: int,
+    back_to: int, action: int, quantity: int, most_views: int,
+) -> int:
+    """Run slot i over whole decision bars by the `ohlc` path: the same events as over its ticks.
+
+    Args and return value as `advance_ticks`; `bars` is a `BarBlock`, bar b closes barrier
+    `barrier_lo + b`. A bar inside which nothing can happen is not walked tick by tick.
+    """
+    p = params[i]
+    _begin(p, slots, i, calendar, log, back_to, action, quantity)
+    s = slots[i]
+    views = 0
+    b = start
+    while b < len(bars.ts):
+        if _is_full(log):
+            break
+        t, d = bars.ts[b], bars.duration[b]
+        o, h, lo, c = bars.open[b], bars.high[b], bars.low[b], bars.close[b]
+        low, high, until = quiet_range(p, s)
+        waiting = s.order_action != ACT_HOLD or s.breach_close != 0
+        if waiting or lo <= low or h >= high or t + d - 1 > until:
+            _walk_bar(p, s, log, t, d, o, h, lo, c, b)
+        else:
+            s.last_price = c
+        s.bar_open_ts, s.bar_open, s.bar_high, s.bar_low = t, o, h, lo
+        s.bar_volume = max(0, bars.volume[b])
+        close_bar(
+            p, s, ring, calendar, log, given, barrier_lo + b, t + d, bars.session_close[b] != 0, b
+        )
+        b += 1
+        if most_views > 0:
+            _view(p, s, log.views, views)
+            log.states[views] = s
+            views += 1
+            if views == most_views:
+                break
+    return b

@@ -1,0 +1,83 @@
+"""Compiled functions, and a cache of them that cannot go stale.
+
+numba keeps compiled code on disk per source file, so an edit of a callee in another module would
+keep the caller's old machine code. Here the folder of the cache is named by a digest of every
+source file of the package that compiles something, of numba, numpy and the kind of CPU: any edit
+is a new folder. `STREAMBOT_KERNEL_CACHE` moves the parent folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+
+_KEPT_GENERATIONS = 6
+
+
+def source_digest(package: Path) -> str:
+    """Digest of all that decides what the compiled functions do."""
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(f"{numba.__version__} {np.__version__} {llvm.get_host_cpu_name()}".encode())
+    for source in sorted(package.rglob("*.py")):
+        text = source.read_bytes()
+        if b"njit" in text:
+            digest.update(f"\0{source.relative_to(package).as_posix()}\0".encode())
+            digest.update(text)
+    return digest.hexdigest()
+
+
+def _cache_parent() -> Path:
+    explicit = os.environ.get("STREAMBOT_KERNEL_CACHE")
+    if explicit:
+        return Path(explicit)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "streambot" / "kernels"
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _prune(parent: Path, keep: Path) -> None:
+    """Old generations are garbage; a few stay, because several checkouts may take turns."""
+    generations = [p for p in parent.iterdir() if p.is_dir() and p != keep]
+    generations.sort(key=lambda p: p.stat().st_mtime, reverse=True)
+    for old in generations[_KEPT_GENERATIONS:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def prepare_cache() -> Path:
+    """Point numba's cache at the folder of this generation of sources, and return it.
+
+    Where the usual place cannot be written, a folder under the temporary directory is used.
+    """
+    generation = source_digest(Path(__file__).parent)
+    parent = _cache_parent()
+    if not _writable(parent):
+        parent = Path(tempfile.gettempdir()) / f"streambot-kernels-{os.getuid()}"
+        parent.mkdir(mode=0o700, exist_ok=True)
+    folder = parent / generation
+    if not folder.is_dir():
+        folder.mkdir(exist_ok=True)
+        _prune(parent, folder)
+    numba.config.CACHE_DIR = str(folder)
+    return folder
+
+
+CACHE_FOLDER = prepare_cache()
+
+njit = partial(numba.njit, cache=True, nogil=True)
+"""`numba.njit` with the cache on and the interpreter lock released."""
