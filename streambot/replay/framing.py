@@ -1,0 +1,274 @@
+"""Cuts windows of ticks into the frames of a partition.
+
+A window holds whole intervals of all instruments. Every partition closes every barrier, so a frame
+carries, besides the rows of its partition, the close times of the barriers it closes: run-wide
+ones, also where the partition has no row. Rules (`docs/market-rules.md` and the ADR on frames):
+
+- at full speed a frame holds whole intervals, up to `MAX_ROWS` rows and `MAX_BARRIERS` barriers;
+  an interval with more rows is split, and its close travels in the frame that completes it;
+- at pace a frame holds what is due within 20 ms, whole intervals or not;
+- a run of barriers without rows is one frame.
+
+However the cuts fall, the rows and closes of a partition, put one after the other, are the same:
+what the engine does depends on that sequence only (property-tested).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from streambot.domain.ticks import TickBlock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from streambot.replay.pacing import GapClock
+
+Int64Array = npt.NDArray[np.int64]
+
+MAX_ROWS = 8_192
+MAX_BARRIERS = 65_535
+"""A row's interval is a uint16 in a frame. With `MAX_ROWS` this also keeps a frame below 900 KB:
+8,192 rows x 29 bytes + 65,535 closes x 8 bytes = 762 KB."""
+
+
+class WindowLike(Protocol):
+    """What framing reads of `data.timeline.Window`."""
+
+    @property
+    def barrier_lo(self) -> int:
+        """First interval of the window."""
+
+    @property
+    def closes(self) -> Int64Array:
+        """Close times of its barriers, int64 [m]."""
+
+    @property
+    def ticks(self) -> TickBlock:
+        """Rows of all instruments; `bar` is uint32, interval minus `barrier_lo`."""
+
+    @property
+    def closed_spans(self) -> Int64Array:
+        """Closed hours in it and before its first tick, [from, to) int64 [g, 2]."""
+
+
+class Draft(NamedTuple):
+    """A frame of one partition before it is numbered and hashed.
+
+    Attributes:
+        barrier_lo: first interval of the frame: the first that the partition has not closed yet.
+        barrier_hi: last interval with content (rows, or its close).
+        t_lo, t_hi: event times, UTC ns, of its first and last row or close.
+        closes: int64 [m], close times of barriers `barrier_lo` .. `barrier_lo + m - 1`.
+        ticks: rows; `bar` is uint16, interval minus `barrier_lo`.
+    """
+
+    partition: int
+    barrier_lo: int
+    barrier_hi: int
+    t_lo: int
+    t_hi: int
+    closes: Int64Array
+    ticks: TickBlock
+
+
+class Batch(NamedTuple):
+    """Frames that are published together.
+
+    Attributes:
+        release: schedule time of the last thing in them.
+        drafts: by partition; the frames of one partition in their order.
+    """
+
+    release: int
+    drafts: list[Draft]
+
+
+class Position(NamedTuple):
+    """Where the stream of a partition goes on: `rows` rows of interval `barrier` are behind it."""
+
+    barrier: int = 0
+    rows: int = 0
+
+
+class Framing:
+    """Splits windows by partition.
+
+    Args:
+        partition_of: partition of every instrument number, [n].
+        partitions: count of partitions.
+        start: where each partition goes on, for a resumed run; None: at the beginning.
+        max_rows: rows in a frame, at most.
+        max_barriers: barriers that a frame closes, at most.
+    """
+
+    def __init__(
+        self,
+        partition_of: Sequence[int],
+        partitions: int,
+        *,
+        start: Sequence[Position] | None = None,
+        max_rows: int = MAX_ROWS,
+        max_barriers: int = MAX_BARRIERS,
+    ) -> None:
+        self._partition_of = np.asarray(partition_of, np.uint16)
+        self._partitions = partitions
+        self._start = tuple(start) if start else (Position(),) * partitions
+        self._limits = _Limits(max_rows, max_barriers)
+
+    def open(self, window: WindowLike) -> WindowFrames:
+        """The next window, split and ready to be cut."""
+        blocks = self._blocks(window.ticks)
+        parts = [
+            _Part(number, block, window, start, self._limits)
+            for number, (block, start) in enumerate(zip(blocks, self._start, strict=True))
+        ]
+        return WindowFrames(parts, window)
+
+    def _blocks(self, ticks: TickBlock) -> list[TickBlock]:
+        if self._partitions == 1:
+            return [ticks]
+        owner = self._partition_of[ticks.instrument]
+        # A stable sort of small integers is a radix sort: one pass, whatever the partitions are.
+        order = np.argsort(owner, kind="stable")
+        ends = np.cumsum(np.bincount(owner, minlength=self._partitions))
+        blocks: list[TickBlock] = []
+        begin = 0
+        for end in ends.tolist():
+            rows = order[begin:end]
+            blocks.append(TickBlock(*(column[rows] for column in ticks)))  # type: ignore[arg-type]
+            begin = end
+        return blocks
+
+
+class WindowFrames:
+    """One window on its way out: frames are cut off its front, by one of three knives."""
+
+    def __init__(self, parts: list[_Part], window: WindowLike) -> None:
+        self._parts = parts
+        self._window = window
+        self._row_times: list[Int64Array] = []
+        self._close_times = np.empty(0, np.int64)
+
+    def all(self) -> list[Draft]:
+        """All that is left, in whole intervals, the slowest partition first."""
+        barriers = len(self._window.closes)
+        drafts = [draft for part in self._parts for draft in part.cut(len(part.ticks), barriers)]
+        drafts.sort(key=lambda draft: (draft.barrier_hi, draft.partition))
+        return drafts
+
+    def schedule(self, clock: GapClock) -> None:
+        """Give every row and close its schedule time: before the first call of `due`."""
+        clock.extend(self._window.closed_spans)
+        self._close_times = clock.at(self._window.closes)
+        self._row_times = [clock.at(part.ticks.ts) for part in self._parts]
+
+    def due(self, span_ns: int) -> Batch | None:
+        """What falls into the next `span_ns` of schedule time; None when nothing is left."""
+        first = [
+            int(times[part.row])
+            for part, times in zip(self._parts, self._row_times, strict=True)
+            if part.row < len(times)
+        ] + [
+            int(self._close_times[part.close])
+            for part in self._parts
+            if part.close < len(self._close_times)
+        ]
+        if not first:
+            return None
+        release = min(first)
+        until = release + span_ns
+        closes = int(np.searchsorted(self._close_times, until, side="right"))
+        drafts: list[Draft] = []
+        for part, times in zip(self._parts, self._row_times, strict=True):
+            rows = max(part.row, int(np.searchsorted(times, until, side="right")))
+            if rows > part.row:
+                release = max(release, int(times[rows - 1]))
+            if closes > part.close:
+                release = max(release, int(self._close_times[closes - 1]))
+            drafts.extend(part.cut(rows, max(part.close, closes)))
+        return Batch(release, drafts)
+
+    def rest_of_interval(self) -> list[Draft]:
+        """The frames after which no partition is inside an interval: where a replay may stop."""
+        drafts: list[Draft] = []
+        for part in self._parts:
+            if part.inside_interval:
+                drafts.extend(part.cut(int(part.offsets[part.close + 1]), part.close + 1))
+        return drafts
+
+
+class _Limits(NamedTuple):
+    rows: int
+    barriers: int
+
+
+class _Part:
+    """The rows of one partition in a window, and how far they were cut.
+
+    `row` and `close` count what is gone already; `offsets[k]` is the first row of interval k.
+    """
+
+    def __init__(
+        self, number: int, ticks: TickBlock, window: WindowLike, start: Position, limits: _Limits
+    ) -> None:
+        barriers = len(window.closes)
+        self.number = number
+        self.ticks = ticks
+        intervals = np.arange(barriers + 1, dtype=ticks.bar.dtype)
+        self.offsets = np.searchsorted(ticks.bar, intervals, side="left")
+        self._barrier_lo = window.barrier_lo
+        self._closes = window.closes
+        self._limits = limits
+        self.close = min(max(start.barrier - window.barrier_lo, 0), barriers)
+        self.row = int(self.offsets[self.close])
+        if start.barrier - window.barrier_lo == self.close < barriers:
+            self.row += start.rows
+
+    @property
+    def inside_interval(self) -> bool:
+        """Some rows of the open interval are gone, others or its close are not."""
+        return self.row > int(self.offsets[self.close])
+
+    def cut(self, row_end: int, close_end: int) -> Iterator[Draft]:
+        """Frames up to row `row_end` and close `close_end`.
+
+        Rows before `row_end` lie in intervals up to `close_end`; those of an interval before
+        `close_end` are all there.
+        """
+        while self.row < row_end or self.close < close_end:
+            rows = min(row_end, self.row + self._limits.rows)
+            complete = int(np.searchsorted(self.offsets, rows, side="right")) - 1
+            closes = min(complete, close_end, self.close + self._limits.barriers)
+            if closes > self.close and (rows < row_end or closes < close_end):
+                rows = int(self.offsets[closes])
+            yield self._draft(rows, closes)
+            self.row = rows
+            self.close = closes
+
+    def _draft(self, rows: int, closes: int) -> Draft:
+        ticks = self.ticks
+        ts = ticks.ts[self.row : rows]
+        times = self._closes[self.close : closes]
+        first = [int(column[0]) for column in (ts, times) if len(column)]
+        last = [int(column[-1]) for column in (ts, times) if len(column)]
+        partial = len(ts) > 0 and rows > self.offsets[closes]
+        return Draft(
+            partition=self.number,
+            barrier_lo=self._barrier_lo + self.close,
+            barrier_hi=self._barrier_lo + (closes if partial else closes - 1),
+            t_lo=min(first),
+            t_hi=max(last),
+            closes=times,
+            ticks=TickBlock(
+                instrument=ticks.instrument[self.row : rows],
+                bar=(ticks.bar[self.row : rows] - self.close).astype(np.uint16),
+                flags=ticks.flags[self.row : rows],
+                ts=ts,
+                price=ticks.price[self.row : rows],
+                size=ticks.size[self.row : rows],
+            ),
+        )
