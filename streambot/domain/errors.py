@@ -63,8 +63,13 @@ class UnknownInstrumentError(ConfigError):
     """
 
     def __init__(
-        self, message: str, *, symbols: tuple[str, ...], suggestion: str = "",
-        where: str = "", hint: str = "",
+        self,
+        message: str,
+        *,
+        symbols: tuple[str, ...],
+        suggestion: str = "",
+        where: str = "",
+        hint: str = "",
     ) -> None:
         super().__init__(message, where=where, hint=hint)
         self.symbols = symbols

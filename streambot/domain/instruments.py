@@ -16,9 +16,14 @@ from msgspec import Meta
 
 from streambot.domain.units import MAX_MONEY_DECIMALS, currency_decimals, decimals_of
 
-PositiveInt = Annotated[int, Meta(ge=1)]
-NonNegativeInt = Annotated[int, Meta(ge=0)]
-PositiveFloat = Annotated[float, Meta(gt=0)]
+# The bounds keep what the kernel multiplies (price x lot x quantity) far inside 64 bits.
+PositiveInt = Annotated[int, Meta(ge=1, le=10_000_000)]
+NonNegativeInt = Annotated[int, Meta(ge=0, le=10_000_000)]
+PositiveFloat = Annotated[float, Meta(gt=0, le=1_000)]
+Symbol = Annotated[
+    str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._&^-]*\Z")
+]
+_MAX_DECIMAL = Decimal(10) ** 12
 
 
 class InstrumentType(StrEnum):
@@ -39,6 +44,14 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     pass
 
 
+def _check_decimal(name: str, value: Decimal, *, zero: bool = False) -> None:
+    if not value.is_finite() or value < 0 or (value == 0 and not zero):
+        wanted = "must not be negative" if zero else "must be a positive decimal"
+        raise ValueError(f"`{name}` {wanted}, not {value}")
+    if value > _MAX_DECIMAL or len(value.as_tuple().digits) > 24:
+        raise ValueError(f"`{name}` has more digits than any market")
+
+
 class LotRule(_Settings, frozen=True, kw_only=True):
     """Lot size of the contracts of a series whose expiry lies in [from_expiry, to_expiry].
 
@@ -49,6 +62,10 @@ class LotRule(_Settings, frozen=True, kw_only=True):
     series: Series | None = None
     from_expiry: dt.date | None = None
     to_expiry: dt.date | None = None
+
+    def __post_init__(self) -> None:
+        if self.from_expiry and self.to_expiry and self.from_expiry > self.to_expiry:
+            raise ValueError(f"`to_expiry` {self.to_expiry} is before `from_expiry`")
 
 
 class Brokerage(_Settings, frozen=True, kw_only=True):
@@ -66,6 +83,10 @@ class AtrPremium(_Settings, frozen=True, kw_only=True, tag="atr", tag_field="mod
     daily_atr: Decimal | None = None
     atr_data: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.daily_atr is not None:
+            _check_decimal("daily_atr", self.daily_atr)
+
 
 class BachelierPremium(_Settings, frozen=True, kw_only=True, tag="bachelier", tag_field="model"):
     """`m N(m/s) + s phi(m/s)` with `s = k ATR sqrt(T)`; at the money `s / sqrt(2 pi)`.
@@ -77,6 +98,10 @@ class BachelierPremium(_Settings, frozen=True, kw_only=True, tag="bachelier", ta
     k: PositiveFloat = 0.75
     daily_atr: Decimal | None = None
     atr_data: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.daily_atr is not None:
+            _check_decimal("daily_atr", self.daily_atr)
 
 
 class Valuation(StrEnum):
@@ -107,6 +132,10 @@ class ExpiryRule(_Settings, frozen=True, kw_only=True):
     from_date: dt.date | None = None
     to_date: dt.date | None = None
 
+    def __post_init__(self) -> None:
+        if self.from_date and self.to_date and self.from_date > self.to_date:
+            raise ValueError(f"`to_date` {self.to_date} is before `from_date`")
+
 
 class Expiries(_Settings, frozen=True, kw_only=True):
     """Where the contracts of an option end: rules, a table of dates, or a count of sessions.
@@ -125,13 +154,13 @@ class Expiries(_Settings, frozen=True, kw_only=True):
             raise ValueError("give exactly one of `rules`, `dates`, `expires_after`")
 
 
-class TrailAtr(_Settings, frozen=True, kw_only=True):
+class TrailAtr(_Settings, frozen=True, kw_only=True, tag="atr", tag_field="kind"):
     """Trailing stop `atr` x ATR(14) of the decision timeframe wide, frozen at the decision."""
 
     atr: PositiveFloat = 3.0
 
 
-class TrailBp(_Settings, frozen=True, kw_only=True):
+class TrailBp(_Settings, frozen=True, kw_only=True, tag="bp", tag_field="kind"):
     """Trailing stop `bp` basis points of the best price wide, recomputed with it."""
 
     bp: Annotated[int, Meta(ge=1, le=10_000)]
@@ -157,14 +186,14 @@ class Instrument(_Settings, frozen=True, kw_only=True):
         max_lots: most lots of one order.
     """
 
-    symbol: Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._&^-]*$")]
+    symbol: Symbol
     type: InstrumentType
     lot_size: PositiveInt | tuple[LotRule, ...]
     tick_size: Decimal
-    underlying: str | None = None
-    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3,5}$")] = "USD"
-    exchange: str | None = None
-    timezone: str = "UTC"
+    underlying: Symbol | None = None
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3,5}\Z")] = "USD"
+    exchange: Annotated[str, Meta(pattern=r"^[A-Za-z0-9/_-]{1,16}\Z")] | None = None
+    timezone: Annotated[str, Meta(pattern=r"^[A-Za-z0-9/_+-]{1,64}\Z")] = "UTC"
     volume_step: Decimal = Decimal(1)
     brokerage: Brokerage = Brokerage()
     slippage_ticks: NonNegativeInt = 0
@@ -179,15 +208,12 @@ class Instrument(_Settings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("tick_size", "volume_step"):
-            value: Decimal = getattr(self, name)
-            if not value.is_finite() or value <= 0:
-                raise ValueError(f"`{name}` must be a positive decimal, not {value}")
+            _check_decimal(name, getattr(self, name))
         if decimals_of(self.tick_size) > MAX_MONEY_DECIMALS:
             raise ValueError(f"`tick_size` has more than {MAX_MONEY_DECIMALS} decimals")
         for part in ("entry", "exit", "settlement"):
             amount: Decimal = getattr(self.brokerage, part)
-            if not amount.is_finite() or amount < 0:
-                raise ValueError(f"`brokerage.{part}` must not be negative")
+            _check_decimal(f"brokerage.{part}", amount, zero=True)
             if decimals_of(amount) > self.money_decimals:
                 raise ValueError(
                     f"`brokerage.{part}` {amount} is finer than the money unit of {self.currency}"

@@ -51,5 +51,5 @@ class TickBlock(NamedTuple):
     price: npt.NDArray[np.int64]
     size: npt.NDArray[np.int64]
 
-    def __len__(self) -> int:  # type: ignore[override]  # a block is as long as its columns
+    def __len__(self) -> int:  # a block is as long as its columns
         return len(self.ts)

@@ -7,8 +7,10 @@ whole number of money units. Decimals exist at the edges only: files, messages, 
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 Ticks = NewType("Ticks", int)
 """A price, as a count of the instrument's `tick_size`."""
@@ -23,7 +25,16 @@ NANOS_PER_SECOND = 1_000_000_000
 NANOS_PER_DAY = 86_400 * NANOS_PER_SECOND
 
 # ISO 4217 minor units that are not 2, for the currencies that a bar file is likely to carry.
-_CURRENCY_DECIMALS = {"JPY": 0, "KRW": 0, "CLP": 0, "VND": 0, "KWD": 3, "BHD": 3, "BTC": 8, "ETH": 8}
+_CURRENCY_DECIMALS = {
+    "JPY": 0,
+    "KRW": 0,
+    "CLP": 0,
+    "VND": 0,
+    "KWD": 3,
+    "BHD": 3,
+    "BTC": 8,
+    "ETH": 8,
+}
 MAX_MONEY_DECIMALS = 8
 
 
