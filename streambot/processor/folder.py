@@ -1,0 +1,227 @@
+"""The folder of a run: who may write it, what it is called, and its `run.json`.
+
+    runs/<run>/  run.json  config.yaml  orders.ndjson  fills.ndjson  pnl.ndjson  dead-letter.ndjson
+                 state/  summary.json, and Parquet beside the streams once the run is complete
+
+A lock on the folder is held as long as a process works on the run: the system drops it when the
+process dies, however it dies, so a run that says `running` without a lock was killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from streambot.domain.errors import ConfigError, UsageError
+from streambot.domain.suggest import did_you_mean
+from streambot.processor.durable import disk_error, write_atomic
+from streambot.processor.run_state import RunRecord, RunState, Trigger, next_state
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from pathlib import Path
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ATTEMPTS = 64
+_LOCK_ATTEMPTS = 5
+_LOCK_PAUSE_S = 0.02
+_MAX_RECORD_BYTES = 16 * 1024 * 1024
+
+
+def check_run_name(name: str) -> str:
+    """`name`, if it can be a folder, a part of a topic's name, and a word on a command line.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not _NAME.fullmatch(name) or ".." in name or name.endswith("."):
+        raise UsageError(
+            f"`{name}` cannot be the name of a run",
+            where="--run",
+            hint="up to 64 letters, digits, `-`, `_` and single dots, beginning with a letter or digit",
+        )
+    return name
+
+
+class RunFolder:
+    """The folder of one run, held by this process until `close`."""
+
+    def __init__(self, path: Path, lock: int, record: RunRecord | None) -> None:
+        self.path = path
+        self._lock = lock
+        self._record = record
+
+    @classmethod
+    def create(cls, runs_dir: Path, name: str | None, day: dt.date) -> Self:
+        """A new folder: `name`, or the day of the first event and four hexadecimal digits.
+
+        Raises:
+            UsageError: `name` is taken or cannot be a name.
+            StreambotError: `runs_dir` cannot be written.
+        """
+        if name is not None:
+            check_run_name(name)
+        try:
+            runs_dir.mkdir(parents=True, exist_ok=True)
+            for _ in range(_ATTEMPTS):
+                path = runs_dir / (name or f"{day:%Y%m%d}-{secrets.token_hex(2)}")
+                try:
+                    path.mkdir()
+                except FileExistsError:
+                    if name is not None:
+                        raise UsageError(
+                            f"run {name} exists already",
+                            where=str(path),
+                            hint=f"choose another --run, or go on with `--resume {name}`",
+                        ) from None
+                    continue
+                (path / "state").mkdir()
+                return cls(path, _lock(path), None)
+        except OSError as cause:
+            raise disk_error(runs_dir, cause) from cause
+        raise UsageError("found no free name for the run", where=str(runs_dir), hint="give --run NAME")
+
+    @classmethod
+    def open(cls, runs_dir: Path, name: str) -> Self:
+        """The folder of a run that exists, to go on with it.
+
+        Raises:
+            UsageError: there is no such run, or a process works on it.
+            ConfigError: its `run.json` cannot be read.
+        """
+        record = read_record(find_run(runs_dir, name))
+        path = runs_dir / name
+        return cls(path, _lock(path), record)
+
+    @property
+    def record(self) -> RunRecord:
+        """What `run.json` says now."""
+        if self._record is None:
+            raise UsageError("the run has not been started", where=str(self.path))
+        return self._record
+
+    def start(self, record: RunRecord) -> None:
+        """Write the first `run.json` of a new run."""
+        self._write(record)
+
+    def resume(self, record: RunRecord) -> None:
+        """The run goes on as `record` says, where its state allows that."""
+        state = next_state(record.run, self.record.state, Trigger.RESUME)
+        self._write(msgspec.structs.replace(record, state=state, resumes=self.record.resumes + 1))
+
+    def finish(self, trigger: Trigger, *, at: str, error: str | None = None) -> None:
+        """The run ends: complete, interrupted or failed."""
+        state = next_state(self.record.run, self.record.state, trigger)
+        self._write(msgspec.structs.replace(self.record, state=state, ended_at=at, error=error))
+
+    def close(self) -> None:
+        """Let the run go. A second call does nothing."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _write(self, record: RunRecord) -> None:
+        data = msgspec.json.format(msgspec.json.encode(record), indent=2)
+        write_atomic(self.path / "run.json", data + b"\n")
+        self._record = record
+
+
+def _lock(path: Path) -> int:
+    try:
+        descriptor = os.open(path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as cause:
+        raise disk_error(path, cause) from cause
+    for _ in range(_LOCK_ATTEMPTS):
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        time.sleep(_LOCK_PAUSE_S)  # someone may be looking at it with `is_held`, for an instant
+    os.close(descriptor)
+    raise UsageError(
+        f"run {path.name} is running in another process",
+        where=str(path),
+        hint="wait for its end, or stop that process",
+    )
+
+
+def is_held(path: Path) -> bool:
+    """True while some process works on the run in that folder."""
+    try:
+        descriptor = os.open(path / "run.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def list_runs(runs_dir: Path) -> list[RunRecord]:
+    """Records of all runs that can be read, the newest start last."""
+    records: list[RunRecord] = []
+    if runs_dir.is_dir():
+        for path in runs_dir.iterdir():
+            if (path / "run.json").is_file():
+                try:
+                    records.append(read_record(path))
+                except ConfigError:
+                    continue
+    return sorted(records, key=lambda record: (record.started_at, record.run))
+
+
+def find_run(runs_dir: Path, name: str | None) -> Path:
+    """Folder of the run `name`; None: of the run that was started last.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    if name is not None:
+        check_run_name(name)
+        if (runs_dir / name / "run.json").is_file():
+            return runs_dir / name
+    known = [record.run for record in list_runs(runs_dir)]
+    if name is None and known:
+        return runs_dir / known[-1]
+    if name is None:
+        raise UsageError("there is no run yet", where=str(runs_dir), hint="streambot simulate")
+    raise UsageError(
+        f"there is no run {name}",
+        where=str(runs_dir),
+        hint=did_you_mean(name, known) or "streambot simulate",
+    )
+
+
+def read_record(path: Path) -> RunRecord:
+    """`run.json` of the run in folder `path`.
+
+    Raises:
+        ConfigError: it is missing, or not what streambot writes.
+    """
+    file = path / "run.json"
+    try:
+        if file.stat().st_size > _MAX_RECORD_BYTES:
+            raise ConfigError("is too large for a run.json", where=str(file))
+        return msgspec.json.decode(file.read_bytes(), type=RunRecord)
+    except OSError as cause:
+        raise ConfigError(f"cannot be read: {cause.strerror}", where=str(file)) from cause
+    except msgspec.MsgspecError as cause:
+        raise ConfigError(
+            f"is not what streambot writes: {cause}", where=str(file), hint="remove that run's folder"
+        ) from cause
+
+
+def shown_state(path: Path, record: RunRecord) -> str:
+    """State for people: a run that says `running` and is held by no process was killed."""
+    if record.state is RunState.RUNNING and not is_held(path):
+        return "killed"
+    return record.state.value
