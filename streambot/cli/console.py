@@ -34,6 +34,11 @@ def on_terminal(*, stderr: bool = False) -> bool:
     return console(stderr=stderr).is_terminal and not console(stderr=stderr).is_dumb_terminal
 
 
+def terminal_width(*, stderr: bool = False) -> int | None:
+    """Columns of the terminal; None for a pipe or a file, whose lines may be as long as they are."""
+    return console(stderr=stderr).width if console(stderr=stderr).is_terminal else None
+
+
 def say(text: str = "", *, style: str = "") -> None:
     """A line of narration on stderr."""
     _print(text, style, stderr=True)
@@ -67,5 +72,5 @@ def write_line(line: bytes) -> None:
 
 
 def emit(schema: str, **fields: Any) -> None:
-    """One JSON object on one line of stdout, its `schema` first (`streambot.<name>/v1`)."""
-    write_line(msgspec.json.encode({"schema": f"streambot.{schema}/v1", **fields}, enc_hook=str))
+    """One JSON object on one line of stdout, its `schema` first (`streambot.<name>/1`)."""
+    write_line(msgspec.json.encode({"schema": f"streambot.{schema}/1", **fields}, enc_hook=str))

@@ -89,7 +89,9 @@ def _report_mistake(error: StreambotError) -> int:
         say(error.suggestion.rstrip("\n"), style="cyan")
         say()
     if error.hint:
-        _say_hint("try", error.hint)
+        # "did you mean" and "known: …" are sentences of their own.
+        alone = error.hint.startswith(("did you mean", "known:"))
+        _say_hint("" if alone else "try", error.hint)
     return error.exit_code
 
 
@@ -100,7 +102,7 @@ def _report_usage(error: typer.TyperException) -> int:
     message = error.message if possibilities else error.format_message()
     _say_error(message[:1].lower() + message[1:].rstrip("."))
     if possibilities:
-        _say_hint("did you mean", " or ".join(possibilities) + "?")
+        _say_hint("", f"did you mean {' or '.join(f'`{name}`' for name in possibilities)}?")
     if context is not None:
         _say_hint("help", f"{context.command_path} --help")
     return EXIT_USAGE
@@ -134,6 +136,7 @@ def _say_hint(label: str, text: str) -> None:
 
     from streambot.cli.console import console
 
-    for line in text.splitlines() or [""]:
-        console(stderr=True).print(Text.assemble((f"  {label}: ", "bold"), line))
-        label = " " * len(label)
+    lead = f"{label}: " if label else ""
+    for line in text.splitlines():
+        console(stderr=True).print(Text.assemble("  ", (lead, "bold"), line))
+        lead = " " * len(lead)

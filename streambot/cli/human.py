@@ -10,6 +10,7 @@ import datetime as dt
 import itertools
 from decimal import Decimal
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -72,6 +73,21 @@ def moment(ts_ns: int, zone_name: str, *, millis: bool = False) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}{fraction} {zone_label(at, zone_name)}"
 
 
+def span(first_ns: int, last_ns: int, zone_name: str) -> str:
+    """`2020-12-15 09:30 to 16:00 EST`: two times of the market to the minute, the day said once."""
+    start, end = (
+        dt.datetime.fromtimestamp(ts // NANOS_PER_SECOND, tz=zone(zone_name))
+        for ts in (first_ns, last_ns)
+    )
+    last = f"{end:%H:%M}" if start.date() == end.date() else f"{end:%Y-%m-%d %H:%M}"
+    return f"{start:%Y-%m-%d %H:%M} to {last} {zone_label(end, zone_name)}"
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """`25 %`."""
+    return f"{100 * share:,.{decimals}f} %"
+
+
 def zone_label(at: dt.datetime, zone_name: str) -> str:
     """`EST`, `IST`; the IANA name where the zone has offsets only."""
     label = at.tzname() or zone_name
@@ -95,30 +111,74 @@ def size(count_bytes: int) -> str:
     raise AssertionError("unreachable")
 
 
+def place(path: Path | str) -> str:
+    """A path as short as it is true: below the working folder without that folder."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def flow(parts: Sequence[str], width: int | None, *, label: str = "") -> list[str]:
+    """`label` and then the parts, three spaces between them, broken between parts only.
+
+    Args:
+        parts: phrases that stay whole; empty ones are left out.
+        width: columns of the terminal; None: one line.
+        label: before the first line; further lines are indented by as much.
+    """
+    lines: list[str] = []
+    line = label
+    for part in filter(None, parts):
+        joint = "" if line == label or not line.strip() else "   "
+        if joint and width is not None and len(line) + len(joint) + len(part) > width:
+            lines.append(line)
+            line, joint = " " * len(label), ""
+        line += joint + part
+    return [*lines, line]
+
+
 def table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: str = "", indent: str = " "
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: str = "",
+    indent: str = " ",
+    width: int | None = None,
+    optional: str = "",
 ) -> list[str]:
     """Lines of an aligned table: headings, a rule, the rows.
 
     Args:
         headings: one word or two a column.
-        rows: cells as text, as many as headings.
+        rows: cells as text, as many as headings; an empty row is a second rule.
         right: names of the headings whose column is aligned to the right, separated by `|`.
         indent: before every line.
+        width: columns of the terminal; None: as wide as it gets.
+        optional: headings whose columns may go, the first one first, where `width` is not enough.
     """
     cells = [list(row) for row in rows]
+    kept = list(range(len(headings)))
     widths = [
-        max([len(heading), *(len(row[column]) for row in cells)])
+        max([len(heading), *(len(row[column]) for row in cells if row)])
         for column, heading in enumerate(headings)
     ]
+
+    def total() -> int:
+        return sum(widths[column] for column in kept) + 2 * (len(kept) - 1)
+
+    for heading in filter(None, optional.split("|")):
+        if width is not None and total() + len(indent) > width:
+            kept.remove(list(headings).index(heading))
     to_right = set(right.split("|"))
 
     def line(row: Sequence[str]) -> str:
+        if not row:
+            return indent + "─" * total()
         parts = [
-            cell.rjust(width) if heading in to_right else cell.ljust(width)
-            for cell, width, heading in zip(row, widths, headings, strict=True)
+            row[c].rjust(widths[c]) if headings[c] in to_right else row[c].ljust(widths[c])
+            for c in kept
         ]
         return (indent + "  ".join(parts)).rstrip()
 
-    rule = indent + "─" * (sum(widths) + 2 * (len(widths) - 1))
-    return [line(headings), rule, *(line(row) for row in cells)]
+    return [line(headings), line(()), *(line(row) for row in cells)]

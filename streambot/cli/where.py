@@ -14,13 +14,13 @@ exactly, also with the decimals that records carry as text. A field that a recor
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 from streambot.domain.errors import UsageError
+from streambot.domain.suggest import did_you_mean
 
 Record = Mapping[str, Any]
 Predicate = Callable[[Record], bool]
@@ -158,13 +158,10 @@ class _Parser:
         self.next += 1
         first, *rest = token.text.split(".")
         if self.fields and first not in self.fields:
-            close = difflib.get_close_matches(first, self.fields, n=3)
-            hint = (
-                f"did you mean {' or '.join(close)}?"
-                if close
-                else (f"fields of this stream: {', '.join(sorted(self.fields))}")
+            raise UsageError(
+                f"--where: no record of this stream has a field `{first}`",
+                hint=did_you_mean(first, sorted(self.fields), show=40),
             )
-            raise UsageError(f"--where: no record has a field `{first}`", hint=hint)
 
         def read(record: Record) -> Any:
             value: Any = record.get(first)

@@ -90,10 +90,10 @@ def test_mistakes_are_explained(text: str, message: str) -> None:
 def test_an_unknown_field_gets_a_suggestion() -> None:
     with pytest.raises(UsageError, match="`prise`") as caught:
         compile_where("prise > 3", fields=FILL)
-    assert caught.value.hint == "did you mean price?"
+    assert caught.value.hint == "did you mean `price`?"
     with pytest.raises(UsageError) as caught:
         compile_where("zzz > 3", fields=FILL)
-    assert "fields of this stream: gap_fill" in caught.value.hint
+    assert "known: gap_fill, instrument" in caught.value.hint
 
 
 def test_the_mistake_is_pointed_at() -> None:

@@ -1,0 +1,223 @@
+"""What a person sees while a run goes: a banner, then a bar on a terminal, else a line every 10 s.
+
+All of it is narration, on stderr. When nobody reads it any more (a closed pipe) the run is asked to
+stop, as with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from streambot.cli.console import console, on_terminal, say, terminal_width, warn
+from streambot.cli.human import count, duration, flow, moment, percent, span, speed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.live import Live
+
+    from streambot.report.progress import Progress, RunPlan
+
+SECONDS_BETWEEN_LINES = 10.0
+LONG_RUN_S = 600
+FILLS_A_SECOND = 8
+
+
+class ConsoleObserver:
+    """Tells a run to the person at the terminal.
+
+    Args:
+        stop: asks the run to stop; called when stderr is closed.
+        fill_lines: turns a record of `fills` into lines for people; None: fills are not told.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        stop: Callable[[], None],
+        *,
+        fill_lines: Callable[[bytes], list[str]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plan: RunPlan | None = None
+        self._stop = stop
+        self._fill_lines = fill_lines
+        self._clock = clock
+        self._live: Live | None = None
+        self._said_at = clock()
+        self._warned: set[str] = set()
+        self._second = -1
+        self._told = 0
+        self._untold = 0
+
+    def planned(self, plan: RunPlan) -> None:
+        """Print the banner, and start the bar on a terminal."""
+        self.plan = plan
+        with self._reader():
+            for line in banner(plan, terminal_width(stderr=True)):
+                say(line)
+            if on_terminal(stderr=True):
+                from rich.live import Live
+
+                self._live = Live(
+                    console=console(stderr=True),
+                    auto_refresh=False,
+                    transient=True,
+                    redirect_stdout=False,
+                    redirect_stderr=False,
+                )
+                self._live.start()
+
+    def progressed(self, progress: Progress) -> None:
+        """Redraw the bar, or print a line when ten seconds have gone."""
+        if self.plan is None:
+            return
+        with self._reader():
+            if self._live is not None:
+                self._live.update(_bar(self.plan, progress), refresh=True)
+            elif self._clock() - self._said_at >= SECONDS_BETWEEN_LINES:
+                self._said_at = self._clock()
+                say(
+                    f"{percent(progress.done):>5}  {_where(self.plan, progress)}  {_state(progress)}"
+                )
+
+    def recorded(self, stream: str, partition: int, lines: bytes) -> None:
+        """Tell fills of a paced run as they happen, a few a second at most."""
+        paced = self.plan is not None and self.plan.wall_ns is not None
+        if stream != "fills" or self._fill_lines is None or not paced:
+            return
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._told = second, 0
+        with self._reader():
+            for line in self._fill_lines(lines):
+                self._told += 1
+                if self._told > FILLS_A_SECOND:
+                    self._untold += 1
+                else:
+                    say(line)
+
+    def warned(self, message: str) -> None:
+        """Print a warning, each text once."""
+        if message in self._warned:
+            return
+        self._warned.add(message)
+        with self._reader():
+            warn(message)
+
+    def close(self) -> None:
+        """Take the bar away; the summary follows."""
+        live, self._live = self._live, None
+        with self._reader():
+            if live is not None:
+                live.stop()
+            if self._untold and self.plan is not None:
+                say(
+                    f"… and {count(self._untold, 'more fill')}: "
+                    f"streambot tail fills --run {self.plan.run} --from beginning",
+                    style="dim",
+                )
+                self._untold = 0
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[None]:
+        """An observer must not raise: a closed stderr ends the run instead."""
+        try:
+            yield
+        except (OSError, ValueError):
+            self._live = None
+            self._stop()
+
+
+def banner(plan: RunPlan, width: int | None = None) -> list[str]:
+    """What is about to happen, how long it will take, and where it goes."""
+    blocks = [
+        [
+            f"run {plan.run}",
+            ", ".join(plan.instruments),
+            count(plan.sessions, "session"),
+            count(plan.bars, "bar"),
+            count(plan.ticks, "tick"),
+        ],
+        [
+            span(plan.first_ts, plan.last_ts, plan.timezone),
+            f"policy {plan.policy}",
+            count(plan.partitions, "partition"),
+        ],
+        [plan.broker, plan.delivery, f"files in {plan.folder}"],
+        _how_long(plan),
+    ]
+    if plan.resumed_at_barrier is not None:
+        blocks.insert(1, [f"resumed: goes on at barrier {plan.resumed_at_barrier:,}"])
+    if plan.wall_ns is not None and plan.wall_ns > LONG_RUN_S * 1_000_000_000:
+        blocks.append([f"that is long: --speed {plan.speed_for_one_minute} would take one minute"])
+    return [line for block in blocks for line in flow(block, width)]
+
+
+def _how_long(plan: RunPlan) -> list[str]:
+    if plan.wall_ns is None or plan.wall_ns_skip is None or plan.wall_ns_keep is None:
+        return ["as fast as this machine goes"]
+    gaps = {"skip": "gaps skipped", "keep": "gaps kept"}.get(plan.gaps, f"gaps {plan.gaps}")
+    return [
+        f"at {plan.speed_asked}, {gaps}: about {duration(plan.wall_ns / 1e9)}",
+        (
+            f"(closed hours skipped {duration(plan.wall_ns_skip / 1e9)}, "
+            f"kept {duration(plan.wall_ns_keep / 1e9)})"
+        ),
+    ]
+
+
+def _bar(plan: RunPlan, progress: Progress) -> Any:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    line = Table.grid(padding=(0, 1), expand=True)
+    for ratio in (None, 1, None, None, None):
+        line.add_column(no_wrap=True, ratio=ratio)
+    line.add_row(
+        Text(moment(progress.event_time, plan.timezone), style="bold"),
+        ProgressBar(total=1.0, completed=progress.done),
+        percent(progress.done),
+        _speed(plan, progress),
+        _left(plan, progress),
+    )
+    return Group(line, Text(_state(progress), style="dim", no_wrap=True, overflow="ellipsis"))
+
+
+def _where(plan: RunPlan, progress: Progress) -> str:
+    return f"{moment(progress.event_time, plan.timezone)}  {_speed(plan, progress)}"
+
+
+def _speed(plan: RunPlan, progress: Progress) -> str:
+    return f"{speed(progress.speed_effective)} (asked {plan.speed_asked})"
+
+
+def _left(plan: RunPlan, progress: Progress) -> str:
+    """Time left, once enough has gone by to tell."""
+    if progress.done <= 0.01 or progress.done >= 1 or progress.wall_s < 1:
+        return ""
+    if plan.wall_ns is not None:
+        left = max(plan.wall_ns / 1e9 - progress.wall_s, 0.0)
+    else:
+        left = progress.wall_s * (1 / progress.done - 1)
+    return f"{duration(round(left))} left"
+
+
+def _state(progress: Progress) -> str:
+    # To the cent: this line is read in passing, the exact amounts are in the summary.
+    equity = "  ".join(f"{Decimal(value):,.2f} {code}" for code, value in progress.equity.items())
+    parts = [
+        f"{count(progress.ticks, 'tick')}, {progress.ticks_per_s:,.0f}/s",
+        f"fills {progress.fills:,}",
+        f"rejected {progress.rejected:,}",
+        f"open {progress.open_positions:,}",
+        f"equity {equity}",
+    ]
+    if progress.late_ms is not None and progress.late_ms >= 50:
+        parts.append(f"{progress.late_ms:,.0f} ms behind")
+    return "  ".join(parts)
