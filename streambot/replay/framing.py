@@ -6,7 +6,7 @@ ones, also where the partition has no row. Rules (`docs/market-rules.md` and the
 
 - at full speed a frame holds whole intervals, up to `MAX_ROWS` rows and `MAX_BARRIERS` barriers;
   an interval with more rows is split, and its close travels in the frame that completes it;
-- at pace a frame holds what is due within 20 ms, whole intervals or not;
+- at pace a frame holds what is due within 20 ms: whole intervals, or a part of one;
 - a run of barriers without rows is one frame.
 
 However the cuts fall, the rows and closes of a partition, put one after the other, are the same:
@@ -189,7 +189,10 @@ class WindowFrames:
                 release = max(release, int(times[rows - 1]))
             if closes > part.close:
                 release = max(release, int(self._close_times[closes - 1]))
-            drafts.extend(part.cut(rows, max(part.close, closes)))
+                # A frame of its own up to the close: state can be kept there, and not behind the
+                # open of the next bar, which falls on the same instant.
+                drafts.extend(part.cut(int(part.offsets[closes]), closes))
+            drafts.extend(part.cut(rows, part.close))
         return Batch(release, drafts)
 
     def rest_of_interval(self) -> list[Draft]:

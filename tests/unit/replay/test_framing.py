@@ -149,15 +149,15 @@ def test_the_largest_frame_stays_below_what_brokers_take():
     assert rows + MAX_BARRIERS * 8 + 4_096 < 900_000
 
 
-def test_at_pace_a_bar_opens_in_the_frame_that_closes_the_one_before():
+def test_at_pace_a_frame_that_closes_a_barrier_ends_there():
     window = make_window(0, [[4], [4]], step=60 * STEP)
     frames = Framing([0], 1).open(window)
     frames.schedule(GapClock(None))
     sizes = []
     while (batch := frames.due(2 * STEP)) is not None:
         sizes.append([(len(d.ticks), len(d.closes)) for d in batch.drafts])
-    # Ticks at 0, 15, 30, 45 s; the close at 60 s falls together with the next open.
-    assert sizes == [[(1, 0)]] * 4 + [[(1, 1)]] + [[(1, 0)]] * 3 + [[(0, 1)]]
+    # Ticks at 0, 15, 30, 45 s; the close at 60 s is due together with the next open.
+    assert sizes == [[(1, 0)]] * 4 + [[(0, 1), (1, 0)]] + [[(1, 0)]] * 3 + [[(0, 1)]]
 
 
 @pytest.mark.parametrize("after", [1, 2, 3, 5])
