@@ -18,7 +18,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import types
 
 from streambot.domain.ticks import KNOWN_FLAGS, UNKNOWN_SIZE, TickFlag
 from streambot.jit import njit
@@ -52,17 +51,14 @@ _SESSION_CLOSE = int(TickFlag.SESSION_CLOSE)
 _UNKNOWN_FLAGS = 0xFF & ~KNOWN_FLAGS
 
 
-def _readonly(scalar: types.Type) -> types.Array:
-    # Columns that come from Arrow cannot be written; numba lets a writable array pass as well.
-    return types.Array(scalar, 1, "C", readonly=True)
-
-
-_PAIR: Any = types.UniTuple(types.int64, 2)  # type: ignore[no-untyped-call]
-_SIGNATURE = _PAIR(
-    _readonly(types.uint16), _readonly(types.uint16), _readonly(types.uint8),
-    _readonly(types.int64), _readonly(types.int64), _readonly(types.int64), _readonly(types.int64),
-    types.int64, types.int64, types.int64,
-)  # fmt: skip
+# Columns that come from Arrow cannot be written; numba lets a writable array pass as well.
+_COLUMN = "Array({}, 1, 'C', readonly=True)"
+_SIGNATURE = "UniTuple(int64, 2)({}, int64, int64, int64)".format(
+    ", ".join(
+        _COLUMN.format(kind)
+        for kind in ("uint16", "uint16", "uint8", "int64", "int64", "int64", "int64")
+    )
+)
 
 
 @njit(_SIGNATURE)
@@ -123,8 +119,9 @@ def first_breach(
 
     Columns must be contiguous and aligned, `bar` uint16.
     """
+    bar: Any = ticks.bar
     rule, row = _first_breach(
-        ticks.instrument, ticks.bar, ticks.flags, ticks.ts, ticks.price, ticks.size,
+        ticks.instrument, bar, ticks.flags, ticks.ts, ticks.price, ticks.size,
         closes, t_lo, t_hi, n_instruments,
     )  # fmt: skip
     return int(rule), int(row)
