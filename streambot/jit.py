@@ -12,8 +12,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar, overload
 
 import llvmlite.binding as llvm
 import numba
@@ -79,5 +80,19 @@ def prepare_cache() -> Path:
 
 CACHE_FOLDER = prepare_cache()
 
-njit = partial(numba.njit, cache=True, nogil=True)
-"""`numba.njit` with the cache on and the interpreter lock released."""
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@overload
+def njit(target: _F) -> _F: ...
+@overload
+def njit(target: str) -> Callable[[_F], _F]: ...
+def njit(target: Any) -> Any:
+    """Compile a function on first use, or at once for the signature given as text.
+
+    The code is cached on disk and runs with the interpreter lock released. For the type checker
+    the function stays what it is.
+    """
+    if isinstance(target, str):
+        return numba.njit(target, cache=True, nogil=True)
+    return numba.njit(cache=True, nogil=True)(target)

@@ -59,9 +59,7 @@ def _optional(value: int) -> int | None:
     return None if value == NONE else value
 
 
-def decode_events(
-    records: npt.NDArray[np.void], symbol: str, *, halts: bool
-) -> list[EngineEvent]:
+def decode_events(records: npt.NDArray[np.void], symbol: str, *, halts: bool) -> list[EngineEvent]:
     """Events of one slot, in order.
 
     Args:
@@ -75,7 +73,10 @@ def decode_events(
 
 def _event(r: dict[str, Any], symbol: str, halts: bool) -> EngineEvent:
     head = {
-        "instrument": symbol, "seq": r["seq"], "ts_event": r["ts"], "barrier": r["barrier"],
+        "instrument": symbol,
+        "seq": r["seq"],
+        "ts_event": r["ts"],
+        "barrier": r["barrier"],
     }
     kind = r["kind"]
     if kind == EV_FILLED:
@@ -163,9 +164,7 @@ def decode_orders(records: npt.NDArray[np.void], symbol: str) -> list[SubmitOrde
     ]
 
 
-def encode_orders(
-    orders: Sequence[SubmitOrder], barrier_ts: Iterable[int]
-) -> npt.NDArray[np.void]:
+def encode_orders(orders: Sequence[SubmitOrder], barrier_ts: Iterable[int]) -> npt.NDArray[np.void]:
     """Orders from outside as `ORDER` records, sorted by barrier (arrival order within one).
 
     Args:
@@ -174,9 +173,14 @@ def encode_orders(
     """
     rows = [
         (
-            o.barrier, ts, ACTION_CODE[o.action], o.quantity,
-            *(NONE if v is None else v for v in (
-                o.premium_ticks, o.expiry_ts, o.trail_width_ticks, o.lot_size)),
+            o.barrier,
+            ts,
+            ACTION_CODE[o.action],
+            o.quantity,
+            *(
+                NONE if v is None else v
+                for v in (o.premium_ticks, o.expiry_ts, o.trail_width_ticks, o.lot_size)
+            ),
             MODEL_NONE,
         )
         for o, ts in zip(orders, barrier_ts, strict=True)

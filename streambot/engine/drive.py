@@ -16,10 +16,6 @@ import numpy.typing as npt
 
 from streambot.domain.ticks import TickFlag
 from streambot.engine.kernel import (
-    N_EVENTS,
-    N_MARKS,
-    OUT_SIZE,
-    ROOM,
     measure_risk,
     on_close,
     on_tick,
@@ -38,16 +34,16 @@ from streambot.engine.scripts import Script, decide
 from streambot.engine.slots import (
     ACT_CLOSE,
     ACT_HOLD,
+    CAPACITY,
     CAUSE_BARRIER,
     CAUSE_SESSION,
-    EVENT,
-    MARK,
+    LOG,
     MODEL_GIVEN,
     MODEL_NONE,
     NONE,
-    ORDER,
     REJ_DUPLICATE,
     REJ_NO_BAR,
+    ROOM,
     SLOT,
     VIEW_FIELDS,
 )
@@ -58,7 +54,6 @@ from streambot.market.atr import ATR_PERIOD, true_range, update_atr
 from streambot.market.path import low_first, path_offset
 
 Record = Any
-N_ORDERS, N_GIVEN = 2, 3
 _SCRIPT_NONE = int(Script.NONE)
 _BAR_OPEN = int(TickFlag.BAR_OPEN)
 _BAR_CLOSE = int(TickFlag.BAR_CLOSE)
@@ -86,32 +81,29 @@ def empty_calendar() -> Calendar:
     return Calendar(none, none, none, none)
 
 
-class Log(NamedTuple):
-    """Buffers that a driver writes to; reused from call to call.
+class Ahead(NamedTuple):
+    """What a run ahead keeps for a Python agent; both of length 0 without one.
 
-    `views` is int64 [fields, n] (`slots.VIEW_FIELDS`) and `states` the slot after each view, both
-    of length 0 unless a Python agent wants them. `out` counts events, marks, orders written and
-    given orders used.
+    Attributes:
+        views: int64 [fields, n], `slots.VIEW_FIELDS` at each close.
+        states: `SLOT` [n], the slot after each close.
     """
 
-    events: npt.NDArray[np.void]
-    marks: npt.NDArray[np.void]
-    orders: npt.NDArray[np.void]
     views: npt.NDArray[np.int64]
     states: npt.NDArray[np.void]
-    out: npt.NDArray[np.int64]
 
 
-def make_log(capacity: int, views: int = 0) -> Log:
-    """Buffers for `capacity` events, marks and orders, and `views` closes of a run ahead."""
-    return Log(
-        np.zeros(capacity, EVENT),
-        np.zeros(capacity, MARK),
-        np.zeros(capacity, ORDER),
-        np.zeros((len(VIEW_FIELDS), views), np.int64),
-        np.zeros(views, SLOT),
-        np.zeros(OUT_SIZE, np.int64),
-    )
+def make_ahead(closes: int) -> Ahead:
+    """Room to run ahead `closes` closes."""
+    return Ahead(np.zeros((len(VIEW_FIELDS), closes), np.int64), np.zeros(closes, SLOT))
+
+
+NO_VIEWS = make_ahead(0)
+
+
+def make_log() -> npt.NDArray[np.void]:
+    """An empty log, as an array of one `LOG` record."""
+    return np.zeros(1, LOG)
 
 
 @njit
@@ -169,35 +161,31 @@ def wait_with(s: Record, order: Record) -> None:
 
 
 @njit
-def _submit(
-    p: Record, s: Record, calendar: Any, orders: Record, out: Record, action: int, quantity: int
-) -> None:
-    order = orders[out[N_ORDERS]]
+def _submit(p: Record, s: Record, calendar: Any, log: Record, action: int, quantity: int) -> None:
+    order = log.orders[log.n_orders]
     complete_order(p, s, calendar, order, action, quantity)
     wait_with(s, order)
-    out[N_ORDERS] += 1
+    log.n_orders += 1
 
 
 @njit
-def _take_given(
-    s: Record, given: Record, events: Record, out: Record, barrier: int, row: int
-) -> None:
+def _take_given(s: Record, given: Record, log: Record, barrier: int, row: int) -> None:
     """Orders from outside that answer this barrier or an earlier one without a bar here."""
-    at = out[N_GIVEN]
+    at = log.n_given
     taken = False
     while at < len(given) and given[at].barrier <= barrier:
         g = given[at]
         if g.barrier < barrier:
-            reject_now(s, events, out, g.ts, g.action, g.quantity, REJ_NO_BAR, row)
+            reject_now(s, log, g.ts, g.action, g.quantity, REJ_NO_BAR, row)
         elif taken:
-            reject_now(s, events, out, g.ts, g.action, g.quantity, REJ_DUPLICATE, row)
+            reject_now(s, log, g.ts, g.action, g.quantity, REJ_DUPLICATE, row)
         else:
             wait_with(s, g)
             taken = True
         at += 1
-        if out[N_EVENTS] + ROOM > len(events):
+        if log.n_events + ROOM > CAPACITY:
             break
-    out[N_GIVEN] = at
+    log.n_given = at
 
 
 @njit
@@ -236,15 +224,7 @@ def _revalue(p: Record, s: Record, calendar: Any) -> None:
 
 
 @njit
-def _mark_due(p: Record, previous: int, ts: int) -> bool:
-    """At most one mark per `mark_every` of event time, on its multiples in UTC."""
-    if p.mark_every == 0 or previous == NONE:
-        return True
-    return bool(ts // p.mark_every > previous // p.mark_every)
-
-
-@njit
-def _view(p: Record, s: Record, views: Any, at: int) -> None:
+def _view(p: Record, s: Record, views: Any, at: int, position: int) -> None:
     """What a Python agent may see at this close; fields in the order of `VIEW_FIELDS`."""
     price = s.last_price
     views[0, at] = s.bar_open_ts
@@ -263,30 +243,32 @@ def _view(p: Record, s: Record, views: Any, at: int) -> None:
     views[13, at] = s.width
     views[14, at] = unrealized_at(p, s, price)
     views[15, at] = s.halted
+    views[16, at] = position
 
 
 @njit
-def close_bar(
-    p: Record, s: Record, ring: Any, calendar: Any, log: Any, given: Record,
-    barrier: int, ts: int, session_close: bool, row: int,
+def _begin_close(
+    p: Record, s: Record, log: Record, barrier: int, ts: int, session_close: bool, row: int
 ) -> None:
-    """Everything that a bar's close causes, up to and including a scripted or given decision."""
-    previous = s.close_ts
-    on_close(p, s, log.events, log.marks, log.out, barrier, ts, row)
+    on_close(p, s, log, barrier, ts, row)
     _close_market(s, session_close)
-    if s.side != 0 and p.marked != 0:
-        _revalue(p, s, calendar)
-    measure_risk(p, s, log.events, log.out, ts, row)
-    if session_close:
-        write_mark(p, s, log.marks, log.out, ts, CAUSE_SESSION, s.last_price, row)
-    elif _mark_due(p, previous, ts):
-        write_mark(p, s, log.marks, log.out, ts, CAUSE_BARRIER, s.last_price, row)
+
+
+@njit
+def _end_close(
+    p: Record, s: Record, ring: Record, log: Record, ts: int, session_close: bool, row: int
+) -> tuple[int, int]:
+    """Risk, mark and, where a script decides, its action and lots."""
+    measure_risk(p, s, log, ts, row)
+    if session_close or ts >= s.next_mark:
+        cause = CAUSE_SESSION if session_close else CAUSE_BARRIER
+        write_mark(p, s, log, ts, cause, s.last_price, row)
+        # At most one mark per `mark_every` of event time, on its multiples in UTC.
+        if p.mark_every > 0:
+            s.next_mark = (ts // p.mark_every + 1) * p.mark_every
     if p.script != _SCRIPT_NONE:
-        action, quantity = decide(p, s, ring)
-        if action != ACT_HOLD:
-            _submit(p, s, calendar, log.orders, log.out, action, quantity)
-    elif log.out[N_GIVEN] < len(given):
-        _take_given(s, given, log.events, log.out, barrier, row)
+        return decide(p, s, ring)
+    return ACT_HOLD, 0
 
 
 @njit
@@ -299,36 +281,58 @@ def _open_bar(s: Record, ts: int, price: int) -> None:
 
 
 @njit
-def _is_full(log: Any) -> bool:
-    out = log.out
+def _is_full(log: Record) -> bool:
     return bool(
-        out[N_EVENTS] + ROOM > len(log.events)
-        or out[N_MARKS] + ROOM > len(log.marks)
-        or out[N_ORDERS] + 1 > len(log.orders)
+        log.n_events + ROOM > CAPACITY
+        or log.n_marks + ROOM > CAPACITY
+        or log.n_orders + 1 > CAPACITY
     )
 
 
 @njit
 def _begin(
-    p: Record, slots: Record, i: int, calendar: Any, log: Any,
-    back_to: int, action: int, quantity: int,
+    p: Record,
+    slots: Record,
+    i: int,
+    calendar: Any,
+    log: Record,
+    states: Record,
+    back_to: int,
+    action: int,
+    quantity: int,
 ) -> None:
     if back_to >= 0:
-        slots[i] = log.states[back_to]
+        slots[i] = states[back_to]
     if action != ACT_HOLD:
-        _submit(p, slots[i], calendar, log.orders, log.out, action, quantity)
+        _submit(p, slots[i], calendar, log, action, quantity)
 
 
 @njit
 def advance_ticks(
-    params: Record, slots: Record, i: int, ring: Any, calendar: Any, log: Any, given: Record,
-    block: Any, closes: Any, barrier_lo: int, rows: Any, start: int,
-    back_to: int, action: int, quantity: int, most_views: int,
+    params: Record,
+    slots: Record,
+    rings: Record,
+    i: int,
+    calendar: Any,
+    logs: Record,
+    ahead: Any,
+    given: Record,
+    block: Any,
+    closes: Any,
+    barrier_lo: int,
+    rows: Any,
+    start: int,
+    back_to: int,
+    action: int,
+    quantity: int,
+    most_views: int,
 ) -> int:
     """Run slot i over its rows of a block of ticks.
 
     Args:
-        ring: closes of the slot's moving averages, int64 [script_slow].
+        rings: closes for the scripts, `RING` [slots].
+        logs: `LOG` [1], where events, marks and completed orders go.
+        ahead: room for the views of a Python agent.
         given: orders from outside, `ORDER` [n], by barrier; length 0 without.
         block: a `TickBlock`.
         closes: close times of the barriers `barrier_lo`, `barrier_lo` + 1, …, UTC ns, int64.
@@ -343,70 +347,102 @@ def advance_ticks(
         or `most_views` closes were seen. Empty the buffers and call again.
     """
     p = params[i]
-    _begin(p, slots, i, calendar, log, back_to, action, quantity)
-    s = slots[i]
+    log = logs[0]
+    _begin(p, slots, i, calendar, log, ahead.states, back_to, action, quantity)
+    s, ring = slots[i], rings[i]
+    # Locals, because each attribute of a tuple of arrays counts references in the loop.
+    shown, states = ahead.views, ahead.states
+    n_given = len(given)
     views = 0
     low, high, until = quiet_range(p, s)
     j = start
+    tick_ts, tick_price, tick_size = block.ts, block.price, block.size
+    tick_flags, tick_bar = block.flags, block.bar
     while j < len(rows):
         r = rows[j]
-        ts = block.ts[r]
-        price = block.price[r]
-        flags = block.flags[r]
+        ts, price, flags = tick_ts[r], tick_price[r], tick_flags[r]
         if s.in_bar == 0:
             if _is_full(log):
                 break
             _open_bar(s, ts, price)
-            on_tick(p, s, log.events, log.marks, log.out, ts, price, True, r)
+            on_tick(p, s, log, ts, price, True, r)
             low, high, until = quiet_range(p, s)
         else:
             if price <= low or price >= high or ts > until:
                 if _is_full(log):
                     break
-                opens = (flags & _BAR_OPEN) != 0
-                on_tick(p, s, log.events, log.marks, log.out, ts, price, opens, r)
+                opens_source = (flags & _BAR_OPEN) != 0
+                on_tick(p, s, log, ts, price, opens_source, r)
                 low, high, until = quiet_range(p, s)
             else:
                 s.last_price = price
             s.bar_high = max(s.bar_high, price)
             s.bar_low = min(s.bar_low, price)
-        size = block.size[r]
+        size = tick_size[r]
         if size > 0:
             s.bar_volume += size
         j += 1
         if (flags & _BAR_CLOSE) != 0:
-            k = np.int64(block.bar[r])
+            k = np.int64(tick_bar[r])
+            close_ts = closes[k]
             session_close = (flags & _SESSION_CLOSE) != 0
-            close_bar(
-                p, s, ring, calendar, log, given, barrier_lo + k, closes[k], session_close, r
-            )
+            _begin_close(p, s, log, barrier_lo + k, close_ts, session_close, r)
+            if s.side != 0 and p.marked != 0:
+                _revalue(p, s, calendar)
+            act, lots = _end_close(p, s, ring, log, close_ts, session_close, r)
+            if act != ACT_HOLD:
+                _submit(p, s, calendar, log, act, lots)
+            elif log.n_given < n_given:
+                _take_given(s, given, log, barrier_lo + k, r)
             low, high, until = quiet_range(p, s)
             if most_views > 0:
-                _view(p, s, log.views, views)
-                log.states[views] = s
+                _view(p, s, shown, views, j)
+                states[views] = s
                 views += 1
                 if views == most_views:
                     break
+    log.n_views = views
     return j
 
 
 @njit
 def _walk_bar(
-    p: Record, s: Record, log: Any, t: int, d: int, o: int, h: int, lo: int, c: int, row: int
+    p: Record,
+    s: Record,
+    log: Record,
+    t: int,
+    d: int,
+    o: int,
+    h: int,
+    lo: int,
+    c: int,
+    row: int,
 ) -> None:
     """The four ticks of the `ohlc` path."""
     first, second = (lo, h) if low_first(o, h, lo, c) else (h, lo)
-    on_tick(p, s, log.events, log.marks, log.out, t, o, True, row)
-    on_tick(p, s, log.events, log.marks, log.out, t + path_offset(1, d), first, False, row)
-    on_tick(p, s, log.events, log.marks, log.out, t + path_offset(2, d), second, False, row)
-    on_tick(p, s, log.events, log.marks, log.out, t + path_offset(3, d), c, False, row)
+    on_tick(p, s, log, t, o, True, row)
+    on_tick(p, s, log, t + path_offset(1, d), first, False, row)
+    on_tick(p, s, log, t + path_offset(2, d), second, False, row)
+    on_tick(p, s, log, t + path_offset(3, d), c, False, row)
 
 
 @njit
 def advance_bars(
-    params: Record, slots: Record, i: int, ring: Any, calendar: Any, log: Any, given: Record,
-    bars: Any, barrier_lo: int, start: int,
-    back_to: int, action: int, quantity: int, most_views: int,
+    params: Record,
+    slots: Record,
+    rings: Record,
+    i: int,
+    calendar: Any,
+    logs: Record,
+    ahead: Any,
+    given: Record,
+    bars: Any,
+    barrier_lo: int,
+    start: int,
+    back_to: int,
+    action: int,
+    quantity: int,
+    most_views: int,
 ) -> int:
     """Run slot i over whole decision bars by the `ohlc` path: the same events as over its ticks.
 
@@ -414,15 +450,21 @@ def advance_bars(
     `barrier_lo + b`. A bar inside which nothing can happen is not walked tick by tick.
     """
     p = params[i]
-    _begin(p, slots, i, calendar, log, back_to, action, quantity)
-    s = slots[i]
+    log = logs[0]
+    _begin(p, slots, i, calendar, log, ahead.states, back_to, action, quantity)
+    s, ring = slots[i], rings[i]
+    # Locals, because each attribute of a tuple of arrays counts references in the loop.
+    shown, states = ahead.views, ahead.states
+    n_given = len(given)
     views = 0
     b = start
-    while b < len(bars.ts):
+    opens, durations, session_close = bars.ts, bars.duration, bars.session_close
+    open_, highs, lows, closes, volumes = bars.open, bars.high, bars.low, bars.close, bars.volume
+    while b < len(opens):
         if _is_full(log):
             break
-        t, d = bars.ts[b], bars.duration[b]
-        o, h, lo, c = bars.open[b], bars.high[b], bars.low[b], bars.close[b]
+        t, d = opens[b], durations[b]
+        o, h, lo, c = open_[b], highs[b], lows[b], closes[b]
         low, high, until = quiet_range(p, s)
         waiting = s.order_action != ACT_HOLD or s.breach_close != 0
         if waiting or lo <= low or h >= high or t + d - 1 > until:
@@ -430,15 +472,22 @@ def advance_bars(
         else:
             s.last_price = c
         s.bar_open_ts, s.bar_open, s.bar_high, s.bar_low = t, o, h, lo
-        s.bar_volume = max(0, bars.volume[b])
-        close_bar(
-            p, s, ring, calendar, log, given, barrier_lo + b, t + d, bars.session_close[b] != 0, b
-        )
+        s.bar_volume = max(0, volumes[b])
+        last_of_day = session_close[b] != 0
+        _begin_close(p, s, log, barrier_lo + b, t + d, last_of_day, b)
+        if s.side != 0 and p.marked != 0:
+            _revalue(p, s, calendar)
+        act, lots = _end_close(p, s, ring, log, t + d, last_of_day, b)
+        if act != ACT_HOLD:
+            _submit(p, s, calendar, log, act, lots)
+        elif log.n_given < n_given:
+            _take_given(s, given, log, barrier_lo + b, b)
         b += 1
         if most_views > 0:
-            _view(p, s, log.views, views)
-            log.states[views] = s
+            _view(p, s, shown, views, b)
+            states[views] = s
             views += 1
             if views == most_views:
                 break
+    log.n_views = views
     return b

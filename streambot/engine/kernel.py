@@ -4,10 +4,10 @@ Theory of operation. A slot is a small state machine over integers. `on_tick` do
 (`docs/market-rules.md`, The order of things inside a bar): settle an option that expired before
 this tick; at a bar's first tick the closing after a breach, then the waiting order; unless this
 tick filled an entry, the liquidation of a short, else the trailing stop. `on_close` settles what
-expires by the barrier, measures drawdown, and marks. Both write events and marks into buffers that
-the caller owns; `out` counts them.
+expires by the barrier, measures drawdown, and marks. Both write events and marks into the log that
+the caller owns.
 
-p is one `PARAMS` record, s one `SLOT` record.
+p is one `PARAMS` record, s one `SLOT` record, log one `LOG` record.
 """
 
 from __future__ import annotations
@@ -55,17 +55,13 @@ from streambot.engine.valuation import (
 from streambot.jit import njit
 
 Record = Any
-N_EVENTS, N_MARKS = 0, 1
-OUT_SIZE = 4
-ROOM = 8
-"""Events (and marks) that one tick and one barrier can write at most, with some to spare."""
 _MOST_MONEY = 4.0e18
 
 
 @njit
-def _event(s: Record, events: Record, out: Record, kind: int, ts: int, row: int) -> int:
-    at = out[N_EVENTS]
-    e = events[at]
+def _event(s: Record, log: Record, kind: int, ts: int, row: int) -> int:
+    at = log.n_events
+    e = log.events[at]
     e.kind = kind
     e.seq = s.event_seq
     e.ts = ts
@@ -86,16 +82,16 @@ def _event(s: Record, events: Record, out: Record, kind: int, ts: int, row: int)
     e.gap_fill = 0
     e.row = row
     s.event_seq += 1
-    out[N_EVENTS] = at + 1
+    log.n_events = at + 1
     return at
 
 
 @njit
 def write_mark(
-    p: Record, s: Record, marks: Record, out: Record, ts: int, cause: int, price: int, row: int
+    p: Record, s: Record, log: Record, ts: int, cause: int, price: int, row: int
 ) -> None:
     """Append a mark of the slot at `price`."""
-    m = marks[out[N_MARKS]]
+    m = log.marks[log.n_marks]
     m.seq = s.mark_seq
     m.ts = ts
     m.barrier = s.barrier
@@ -112,7 +108,7 @@ def write_mark(
     m.halted = s.halted
     m.row = row
     s.mark_seq += 1
-    out[N_MARKS] += 1
+    log.n_marks += 1
 
 
 @njit
@@ -144,22 +140,29 @@ def _release(
 
 
 @njit
-def settle(p: Record, s: Record, events: Record, marks: Record, out: Record, row: int) -> None:
+def settle(p: Record, s: Record, log: Record, row: int) -> None:
     """Settle the open option at the intrinsic value of the last price."""
     expiry, price = s.expiry, s.last_price
     value = intrinsic(s.side, s.entry_price, price)
     brokerage = p.brokerage_settlement
     side, quantity, lot_size, realized = _release(p, s, price, value, brokerage)
-    e = events[_event(s, events, out, EV_SETTLED, expiry, row)]
+    e = log.events[_event(s, log, EV_SETTLED, expiry, row)]
     e.side, e.quantity, e.lot_size, e.price = side, quantity, lot_size, price
     e.option_value, e.brokerage, e.realized = value, brokerage, realized
-    write_mark(p, s, marks, out, expiry, CAUSE_SETTLEMENT, price, row)
+    write_mark(p, s, log, expiry, CAUSE_SETTLEMENT, price, row)
 
 
 @njit
 def _exit(
-    p: Record, s: Record, events: Record, marks: Record, out: Record,
-    ts: int, price: int, last: int, why: int, gap: int, row: int,
+    p: Record,
+    s: Record,
+    log: Record,
+    ts: int,
+    price: int,
+    last: int,
+    why: int,
+    gap: int,
+    row: int,
 ) -> None:
     """Close the position at `price` before slippage; `last` is this tick's price, for the mark."""
     fill = max(1, price - s.side * p.slippage)
@@ -170,11 +173,11 @@ def _exit(
         option_value = value
     brokerage = p.brokerage_exit
     side, quantity, lot_size, realized = _release(p, s, fill, value, brokerage)
-    e = events[_event(s, events, out, EV_FILLED, ts, row)]
+    e = log.events[_event(s, log, EV_FILLED, ts, row)]
     e.detail, e.effect = why, EFFECT_EXIT
     e.side, e.quantity, e.lot_size, e.price = side, quantity, lot_size, fill
     e.option_value, e.brokerage, e.realized, e.gap_fill = option_value, brokerage, realized, gap
-    write_mark(p, s, marks, out, ts, CAUSE_FILL, last, row)
+    write_mark(p, s, log, ts, CAUSE_FILL, last, row)
 
 
 @njit
@@ -205,8 +208,8 @@ def _entry_refusal(p: Record, s: Record, ts: int, units: int, unit_cost: int) ->
 
 
 @njit
-def _reject(s: Record, events: Record, out: Record, ts: int, reason: int, row: int) -> None:
-    e = events[_event(s, events, out, EV_REJECTED, ts, row)]
+def _reject(s: Record, log: Record, ts: int, reason: int, row: int) -> None:
+    e = log.events[_event(s, log, EV_REJECTED, ts, row)]
     e.detail, e.action = reason, s.order_action
     e.quantity = 0 if s.order_action == ACT_CLOSE else s.order_quantity
     s.last_reject = reason
@@ -214,19 +217,19 @@ def _reject(s: Record, events: Record, out: Record, ts: int, reason: int, row: i
 
 @njit
 def reject_now(
-    s: Record, events: Record, out: Record, ts: int, action: int, quantity: int, reason: int, row: int
+    s: Record, log: Record, ts: int, action: int, quantity: int, reason: int, row: int
 ) -> None:
     """Reject an order that never got to wait (`no_bar`, `duplicate_order`), at the barrier."""
-    e = events[_event(s, events, out, EV_REJECTED, ts, row)]
+    e = log.events[_event(s, log, EV_REJECTED, ts, row)]
     e.detail, e.action = reason, action
     e.quantity = 0 if action == ACT_CLOSE else quantity
     s.last_reject = reason
 
 
 @njit
-def expire_order(s: Record, events: Record, out: Record, ts: int, reason: int, row: int) -> None:
+def expire_order(s: Record, log: Record, ts: int, reason: int, row: int) -> None:
     """The waiting order ends unfilled."""
-    e = events[_event(s, events, out, EV_EXPIRED, ts, row)]
+    e = log.events[_event(s, log, EV_EXPIRED, ts, row)]
     e.detail, e.action = reason, s.order_action
     e.quantity = 0 if s.order_action == ACT_CLOSE else s.order_quantity
     s.order_action = ACT_HOLD
@@ -234,22 +237,27 @@ def expire_order(s: Record, events: Record, out: Record, ts: int, reason: int, r
 
 @njit
 def _act(
-    p: Record, s: Record, events: Record, marks: Record, out: Record,
-    ts: int, price: int, gap: int, row: int,
+    p: Record,
+    s: Record,
+    log: Record,
+    ts: int,
+    price: int,
+    gap: int,
+    row: int,
 ) -> bool:
     """Carry out the waiting order at a bar's first tick; True where it opened a position."""
     action = s.order_action
     if action == ACT_CLOSE:
         if s.halted != 0:
-            _reject(s, events, out, ts, REJ_HALTED, row)
+            _reject(s, log, ts, REJ_HALTED, row)
         elif s.side == 0:
-            _reject(s, events, out, ts, REJ_FLAT, row)
+            _reject(s, log, ts, REJ_FLAT, row)
         else:
-            _exit(p, s, events, marks, out, ts, price, price, WHY_ORDER, gap, row)
+            _exit(p, s, log, ts, price, price, WHY_ORDER, gap, row)
         s.order_action = ACT_HOLD
         return False
     if ts - s.order_ts > p.max_gap:
-        expire_order(s, events, out, ts, EXP_GAP, row)
+        expire_order(s, log, ts, EXP_GAP, row)
         return False
     side = 1 if action == ACT_BUY else -1
     lot_size = p.lot_size if s.order_lot_size == NONE else s.order_lot_size
@@ -261,7 +269,7 @@ def _act(
     unit_cost = premium if p.is_option != 0 else fill
     refusal = _entry_refusal(p, s, ts, units, unit_cost)
     if refusal >= 0:
-        _reject(s, events, out, ts, refusal, row)
+        _reject(s, log, ts, refusal, row)
         s.order_action = ACT_HOLD
         return False
     s.cash -= unit_cost * units * p.tick_money + p.brokerage_entry
@@ -276,12 +284,12 @@ def _act(
         s.time_value = s.order_premium if p.marked != 0 else 0
     start_trail(p, s, s.order_width)
     s.order_action = ACT_HOLD
-    e = events[_event(s, events, out, EV_FILLED, ts, row)]
+    e = log.events[_event(s, log, EV_FILLED, ts, row)]
     e.detail, e.effect, e.side, e.quantity = WHY_ORDER, EFFECT_ENTRY, side, s.quantity
     e.lot_size, e.price, e.brokerage, e.gap_fill = lot_size, fill, p.brokerage_entry, gap
     if p.is_option != 0:
         e.premium, e.premium_model = premium, s.order_model
-    write_mark(p, s, marks, out, ts, CAUSE_FILL, price, row)
+    write_mark(p, s, log, ts, CAUSE_FILL, price, row)
     return True
 
 
@@ -295,8 +303,13 @@ def _liquidation_due(p: Record, s: Record, price: int) -> bool:
 
 @njit
 def on_tick(
-    p: Record, s: Record, events: Record, marks: Record, out: Record,
-    ts: int, price: int, opens_source_bar: bool, row: int,
+    p: Record,
+    s: Record,
+    log: Record,
+    ts: int,
+    price: int,
+    opens_source_bar: bool,
+    row: int,
 ) -> None:
     """One tick: everything that a price can cause.
 
@@ -308,7 +321,7 @@ def on_tick(
         row: number that the caller gives to what happens here.
     """
     if s.side != 0 and p.is_option != 0 and s.expiry < ts:
-        settle(p, s, events, marks, out, row)
+        settle(p, s, log, row)
     entered = False
     gap = 0
     if s.in_bar == 0:
@@ -318,16 +331,16 @@ def on_tick(
         if s.breach_close != 0:
             s.breach_close = 0
             if s.side != 0:
-                _exit(p, s, events, marks, out, ts, price, price, WHY_BREACH, gap, row)
+                _exit(p, s, log, ts, price, price, WHY_BREACH, gap, row)
         if s.order_action != ACT_HOLD:
-            entered = _act(p, s, events, marks, out, ts, price, gap, row)
+            entered = _act(p, s, log, ts, price, gap, row)
         opens_source_bar = True
     if s.side != 0 and not entered:
         if _liquidation_due(p, s, price):
-            _exit(p, s, events, marks, out, ts, price, price, WHY_LIQUIDATED, gap, row)
+            _exit(p, s, log, ts, price, price, WHY_LIQUIDATED, gap, row)
         elif p.enforce_stop != 0 and is_met(s, price):
             at = price if opens_source_bar or p.stop_at_tick != 0 else s.stop
-            _exit(p, s, events, marks, out, ts, at, price, WHY_STOP, gap, row)
+            _exit(p, s, log, ts, at, price, WHY_STOP, gap, row)
         else:
             follow(p, s, price)
     s.last_price = price
@@ -361,20 +374,18 @@ def quiet_range(p: Record, s: Record) -> tuple[int, int, int]:
 
 
 @njit
-def on_close(
-    p: Record, s: Record, events: Record, marks: Record, out: Record, barrier: int, ts: int, row: int
-) -> None:
+def on_close(p: Record, s: Record, log: Record, barrier: int, ts: int, row: int) -> None:
     """A bar of this slot closes at `barrier`: settlement, peak and breach. The mark follows apart."""
     s.barrier = barrier
     if s.side != 0 and p.is_option != 0 and s.expiry <= ts:
-        settle(p, s, events, marks, out, row)
+        settle(p, s, log, row)
     s.in_bar = 0
     s.close_ts = ts
     s.bars += 1
 
 
 @njit
-def measure_risk(p: Record, s: Record, events: Record, out: Record, ts: int, row: int) -> None:
+def measure_risk(p: Record, s: Record, log: Record, ts: int, row: int) -> None:
     """Peak, drawdown and breach at a barrier (`docs/market-rules.md`, Termination)."""
     equity = equity_at(p, s, s.last_price)
     if equity > s.peak_equity:
@@ -389,7 +400,7 @@ def measure_risk(p: Record, s: Record, events: Record, out: Record, ts: int, row
         s.breach_below = breach_threshold(risk, p.drawdown_bp)
         s.alerted = 0
     elif risk < s.breach_below and s.halted == 0 and s.alerted == 0:
-        _event(s, events, out, EV_BREACHED, ts, row)
+        _event(s, log, EV_BREACHED, ts, row)
         if p.halt_on_breach != 0:
             s.halted = 1
             s.breach_close = 1 if s.side != 0 else 0
@@ -398,7 +409,7 @@ def measure_risk(p: Record, s: Record, events: Record, out: Record, ts: int, row
 
 
 @njit
-def end_of_data(s: Record, events: Record, out: Record, row: int) -> None:
+def end_of_data(s: Record, log: Record, row: int) -> None:
     """The run is over: an order that met no next bar expires at the last close."""
     if s.order_action != ACT_HOLD:
-        expire_order(s, events, out, s.close_ts, EXP_END, row)
+        expire_order(s, log, s.close_ts, EXP_END, row)

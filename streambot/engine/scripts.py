@@ -92,9 +92,9 @@ def observe_close(p: Record, s: Record, ring: Any, close: int) -> bool:
     leaving_fast = at - fast
     if leaving_fast < 0:
         leaving_fast += slow
-    s.fast_sum += close - ring[leaving_fast]
-    s.slow_sum += close - ring[at]
-    ring[at] = close
+    s.fast_sum += close - ring.closes[leaving_fast]
+    s.slow_sum += close - ring.closes[at]
+    ring.closes[at] = close
     at += 1
     s.ring_at = 0 if at == slow else at
     return bool(s.fast_sum * slow > s.slow_sum * fast)

@@ -79,7 +79,8 @@ PARAMS = np.dtype(
         ("script_slow", "i8"),
         ("seed", "u8"),
         ("instrument_key", "u8"),
-    ]
+    ],
+    align=True,
 )
 """Constants of a slot. `given_atr` in ticks, NaN: from the data; `mark_every` ns, 0: every bar."""
 
@@ -121,6 +122,7 @@ SLOT = np.dtype(
         ("last_reject", "i8"),
         ("event_seq", "i8"),
         ("mark_seq", "i8"),
+        ("next_mark", "i8"),
         # market
         ("last_price", "i8"),
         ("in_bar", "i8"),
@@ -145,7 +147,8 @@ SLOT = np.dtype(
         ("above", "i8"),
         ("fast_sum", "i8"),
         ("slow_sum", "i8"),
-    ]
+    ],
+    align=True,
 )
 """State of a slot. `units` is quantity x lot size of the open position, `side` 0 when flat."""
 
@@ -170,7 +173,8 @@ EVENT = np.dtype(
         ("cash", "i8"),
         ("gap_fill", "i8"),
         ("row", "i8"),
-    ]
+    ],
+    align=True,
 )
 """One event. `detail` is the reason's code; `row` numbers the tick or bar that caused it."""
 
@@ -191,7 +195,8 @@ MARK = np.dtype(
         ("distance", "f8"),
         ("halted", "i8"),
         ("row", "i8"),
-    ]
+    ],
+    align=True,
 )
 """One mark. `stop` is `NONE` and `distance` NaN when flat."""
 
@@ -206,9 +211,37 @@ ORDER = np.dtype(
         ("width", "i8"),
         ("lot_size", "i8"),
         ("model", "i8"),
-    ]
+    ],
+    align=True,
 )
 """One complete order; `premium`, `expiry`, `width`, `lot_size` may be `NONE`."""
+
+CAPACITY = 4_096
+"""Events, marks and orders that a log holds before it must be emptied."""
+ROOM = 8
+"""Events (and marks) that one bar can write at most while nothing is checked, with some to spare."""
+
+LOG = np.dtype(
+    [
+        ("events", EVENT, (CAPACITY,)),
+        ("marks", MARK, (CAPACITY,)),
+        ("orders", ORDER, (CAPACITY,)),
+        ("n_events", "i8"),
+        ("n_marks", "i8"),
+        ("n_orders", "i8"),
+        ("n_given", "i8"),
+        ("n_views", "i8"),
+    ],
+    align=True,
+)
+"""What a run writes. One record and not a tuple of arrays: compiled code counts references to
+arrays at every call, and that costs ten times the rules themselves. `n_given` counts the orders
+from outside that were used,
+`n_views` the closes of the last run ahead."""
+
+MAX_AVERAGE = 256
+RING = np.dtype([("closes", "i8", (MAX_AVERAGE,))], align=True)
+"""Last closes of a slot, for the scripts that average them."""
 
 VIEW_FIELDS = (
     "open_ts",
@@ -227,8 +260,10 @@ VIEW_FIELDS = (
     "width",
     "unrealized",
     "halted",
+    "position",
 )
-"""What a Python agent may see at a bar's close, a row each of an int64 array [fields, bars]."""
+"""What a Python agent may see at a bar's close, a row each of an int64 array [fields, bars];
+`position` is where the driver goes on behind it."""
 
 
 class SlotLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,9 +289,7 @@ class SlotLimits(msgspec.Struct, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=0)] = 0
 
 
-def make_params(
-    instrument: Instrument, capital: int, limits: SlotLimits
-) -> npt.NDArray[np.void]:
+def make_params(instrument: Instrument, capital: int, limits: SlotLimits) -> npt.NDArray[np.void]:
     """The constants of one slot, as an array of one `PARAMS` record.
 
     Args:
@@ -313,7 +346,15 @@ def new_slot(params: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     s["breach_below"] = breach_threshold(capital, int(params[0]["drawdown_bp"]))
     s["last_reject"] = -1
     s["barrier"] = -1
-    for name in ("expiry", "order_ts", "last_price", "close_ts", "prev_close", "day_prev_close"):
+    for name in (
+        "expiry",
+        "order_ts",
+        "next_mark",
+        "last_price",
+        "close_ts",
+        "prev_close",
+        "day_prev_close",
+    ):
         s[name] = NONE
     s["day_open"] = NONE
     return slot

@@ -2,7 +2,7 @@
 
 True range = max(high - low, |high - previous close|, |low - previous close|); of the first bar
 high - low. The mean of the true ranges until `period` of them exist, from then on Wilder's
-smoothing: atr = (atr x (period - 1) + true range) / period (Wilder 1978).
+smoothing: atr + (true range - atr) / period (Wilder 1978).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from streambot.jit import njit
 ATR_PERIOD = 14
 
 
-@njit(inline="always")
+@njit
 def true_range(high: float, low: float, prev_close: float, has_prev: bool) -> float:
     """True range of one bar, in the unit of its prices."""
     spread = high - low
@@ -21,9 +21,10 @@ def true_range(high: float, low: float, prev_close: float, has_prev: bool) -> fl
     return spread
 
 
-@njit(inline="always")
+@njit
 def update_atr(atr: float, count: int, spread: float, period: int) -> float:
     """The next ATR after `count` true ranges gave `atr` and `spread` is the new one."""
     if count < period:
         return (atr * count + spread) / (count + 1)
-    return (atr * (period - 1) + spread) / period
+    # As an increment: the same average with a shorter chain of dependent operations.
+    return atr + (spread - atr) * (1.0 / period)

@@ -12,7 +12,7 @@ from streambot.jit import njit
 PATH_TICKS = 4
 
 
-@njit(inline="always")
+@njit
 def low_first(open_: int, high: int, low: int, close: int) -> bool:
     """True where the low comes before the high; prices in ticks."""
     to_high = high - open_
@@ -20,7 +20,7 @@ def low_first(open_: int, high: int, low: int, close: int) -> bool:
     return to_low < to_high or (to_low == to_high and close >= open_)
 
 
-@njit(inline="always")
+@njit
 def path_offset(position: int, duration: int) -> int:
     """Nanoseconds from the open of a bar to its tick number `position` (0 to 3)."""
     if position == 0:

@@ -1,0 +1,322 @@
+"""`BacktestingEngine`: the rules of the market over one slot, for a person and a notebook.
+
+The same compiled core as the stream task and the environment, without Kafka, clock or files:
+
+    engine = BacktestingEngine(instrument, capital=Decimal(100_000))
+    result = engine.run(bars, MyStrategy())        # or Script.SMA_CROSS, or nothing
+    engine.submit(SubmitOrder(...)); engine.run(more_bars)
+
+It goes on where it stopped: bars may come in pieces, and every piece gives the same events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from streambot.domain.bars import BarBlock
+from streambot.domain.errors import DataError, UsageError
+from streambot.domain.events import Action, EngineEvent, Mark, SubmitOrder
+from streambot.domain.instruments import Instrument
+from streambot.domain.ticks import TickBlock
+from streambot.engine.decode import action_code, decode_events, decode_marks, encode_orders
+from streambot.engine.drive import (
+    NO_VIEWS,
+    Calendar,
+    advance_bars,
+    advance_ticks,
+    empty_calendar,
+    make_log,
+)
+from streambot.engine.kernel import end_of_data
+from streambot.engine.scripts import Script
+from streambot.engine.slots import (
+    ACT_HOLD,
+    EVENT,
+    MARK,
+    MAX_AVERAGE,
+    NONE,
+    ORDER,
+    RING,
+    SlotLimits,
+    make_params,
+    new_slot,
+)
+from streambot.engine.strategy import Strategy, StrategyPlayer
+from streambot.engine.valuation import equity_at, unrealized_at
+
+DEFAULT_CAPITAL = Decimal(1_000_000)
+
+
+class BacktestResult:
+    """What one call of `run` brought; decoded when asked for.
+
+    Attributes:
+        event_records: `EVENT` [n], in order of processing.
+        mark_records: `MARK` [m].
+    """
+
+    def __init__(
+        self,
+        instrument: Instrument,
+        event_records: npt.NDArray[np.void],
+        mark_records: npt.NDArray[np.void],
+        *,
+        halts: bool,
+    ) -> None:
+        self.event_records = event_records
+        self.mark_records = mark_records
+        self._instrument = instrument
+        self._halts = halts
+
+    @cached_property
+    def events(self) -> list[EngineEvent]:
+        """Fills, rejections, expiries, settlements and breaches, in order of processing."""
+        return decode_events(self.event_records, self._instrument.symbol, halts=self._halts)
+
+    @cached_property
+    def marks(self) -> list[Mark]:
+        """State of the slot at barriers, fills, settlements and session closes."""
+        return decode_marks(self.mark_records, self._instrument.symbol)
+
+
+class BacktestingEngine:
+    """One slot: one instrument, its own cash.
+
+    Args:
+        instrument: what is traded, with its costs.
+        capital: initial cash in the instrument's currency.
+        limits: settings of the run; by default a mark at every bar.
+        calendar: sessions and contracts; needed by options whose orders are completed here.
+    """
+
+    def __init__(
+        self,
+        instrument: Instrument,
+        *,
+        capital: Decimal = DEFAULT_CAPITAL,
+        limits: SlotLimits | None = None,
+        calendar: Calendar | None = None,
+    ) -> None:
+        self.instrument = instrument
+        self.limits = limits or SlotLimits()
+        self._params = make_params(instrument, instrument.money(capital), self.limits)
+        self._slot = new_slot(self._params)
+        self._ring = np.zeros(1, RING)
+        self._log = make_log()
+        self._calendar = calendar or empty_calendar()
+        self._given: list[SubmitOrder] = []
+        self._player: StrategyPlayer | None = None
+        self._barrier = 0
+
+    def use_script(
+        self, script: Script, *, lots: int = 1, fast: int = 10, slow: int = 30
+    ) -> None:
+        """Let a scripted agent decide from here on.
+
+        Args:
+            lots: size of its orders.
+            fast, slow: bars in the two averages of `SMA_CROSS`.
+
+        Raises:
+            UsageError: the averages are not 1 <= fast < slow <= 256, or lots < 1.
+        """
+        if not 1 <= fast < slow <= MAX_AVERAGE or lots < 1:
+            raise UsageError(
+                f"averages of {fast} and {slow} bars, {lots} lots: need 1 <= fast < slow <= "
+                f"{MAX_AVERAGE} and at least one lot"
+            )
+        p = self._params[0]
+        p["script"], p["script_lots"], p["script_fast"], p["script_slow"] = script, lots, fast, slow
+
+    def submit(self, order: SubmitOrder) -> None:
+        """Queue a complete order that answers barrier `order.barrier`.
+
+        Barriers count this engine's bars from 0. The order acts at the first tick of the bar after
+        that barrier; an order for a barrier that has passed is rejected (`no_bar`).
+        """
+        self._given.append(order)
+
+    def run(
+        self,
+        data: BarBlock | TickBlock,
+        strategy: Strategy | Script | Iterable[SubmitOrder] | None = None,
+        *,
+        closes: npt.NDArray[np.int64] | None = None,
+        end: bool = True,
+    ) -> BacktestResult:
+        """Run over bars, or over ticks.
+
+        Args:
+            data: bars (each closes a barrier), or ticks with their interval in `bar`.
+            strategy: an object with `on_bar`, a script, or complete orders; None: what is queued.
+            closes: with ticks: close time of every interval, UTC ns.
+            end: this is the end of the data: an order that still waits expires.
+
+        Returns:
+            The events and marks of this call.
+
+        Raises:
+            StrategyError: the strategy raised, or answered something that is no action.
+            DataError: ticks without `closes`, or bars that go back in time.
+        """
+        if isinstance(strategy, Script):
+            self.use_script(strategy)
+        elif strategy is not None and hasattr(strategy, "on_bar"):
+            if self._player is None or self._player.strategy is not strategy:
+                self._player = StrategyPlayer(
+                    strategy, self.instrument, halts=self.limits.halt_on_breach
+                )
+        elif strategy is not None:
+            self._given.extend(strategy)
+        self._check(data, closes)
+        given = self._encode_given(data, closes)
+        events: list[bytes] = []
+        marks: list[bytes] = []
+
+        def drain() -> None:
+            self._drain(events, marks)
+
+        ahead = NO_VIEWS if self._player is None else self._player.ahead
+        self._log["n_given"] = 0
+
+        def advance(start: int, back_to: int, action: int, quantity: int, views: int) -> int:
+            common = (self._params, self._slot, self._ring, 0, self._calendar, self._log, ahead)
+            answer = (start, back_to, action, quantity, views)
+            if isinstance(data, TickBlock):
+                return advance_ticks(*common, given, data, closes, self._barrier, rows, *answer)
+            return advance_bars(*common, given, data, self._barrier, *answer)
+
+        rows = np.arange(len(data))
+        if self._player is not None:
+            self._player.play(advance, len(data), self._slot, self._log, drain)
+        else:
+            at = 0
+            while at < len(data):
+                at = advance(at, -1, ACT_HOLD, 0, 0)
+                drain()
+        self._given = self._given[int(self._log["n_given"][0]) :]
+        self._barrier += len(data) if closes is None else len(closes)
+        if end:
+            end_of_data(self._slot[0], self._log[0], -1)
+            drain()
+        return BacktestResult(
+            self.instrument,
+            np.frombuffer(b"".join(events), EVENT),
+            np.frombuffer(b"".join(marks), MARK),
+            halts=self.limits.halt_on_breach,
+        )
+
+    def _check(self, data: BarBlock | TickBlock, closes: npt.NDArray[np.int64] | None) -> None:
+        if isinstance(data, TickBlock) and closes is None:
+            raise DataError("ticks need `closes`, the close time of every interval")
+        last = int(self._slot["close_ts"][0])
+        if len(data) and (np.any(np.diff(data.ts) < 0) or int(data.ts[0]) < last):
+            raise DataError("bars and ticks must come in time order", hint="sort them by `ts`")
+
+    def _encode_given(
+        self, data: BarBlock | TickBlock, closes: npt.NDArray[np.int64] | None
+    ) -> npt.NDArray[np.void]:
+        if not self._given:
+            return np.zeros(0, ORDER)
+        ends = closes if isinstance(data, TickBlock) else data.ts + data.duration
+        self._given.sort(key=lambda order: order.barrier)
+        times = []
+        for order in self._given:
+            at = order.barrier - self._barrier
+            known = ends is not None and 0 <= at < len(ends)
+            times.append(int(ends[at]) if known and ends is not None else NONE)
+        return encode_orders(self._given, times)
+
+    def _drain(self, events: list[bytes], marks: list[bytes]) -> None:
+        log = self._log[0]
+        if log["n_events"]:
+            events.append(log["events"][: log["n_events"]].tobytes())
+        if log["n_marks"]:
+            marks.append(log["marks"][: log["n_marks"]].tobytes())
+        log["n_events"] = log["n_marks"] = log["n_orders"] = 0
+
+    @property
+    def cash(self) -> Decimal:
+        """Cash, in the instrument's currency, exact."""
+        return self._amount(int(self._slot["cash"][0]))
+
+    @property
+    def equity(self) -> Decimal:
+        """Cash plus the value of the open position at the last price."""
+        s = self._slot[0]
+        return self._amount(int(equity_at(self._params[0], s, s["last_price"])))
+
+    @property
+    def unrealized_pnl(self) -> Decimal:
+        """P&L of the open position before brokerage; 0 when flat."""
+        s = self._slot[0]
+        return self._amount(int(unrealized_at(self._params[0], s, s["last_price"])))
+
+    @property
+    def realized_pnl(self) -> Decimal:
+        """P&L of all closed positions before brokerage."""
+        return self._amount(int(self._slot["realized"][0]))
+
+    @property
+    def brokerage_paid(self) -> Decimal:
+        """Brokerage of all orders and settlements."""
+        return self._amount(int(self._slot["brokerage_paid"][0]))
+
+    @property
+    def position(self) -> int:
+        """Signed lots: positive long, negative short, 0 flat."""
+        return int(self._slot["side"][0] * self._slot["quantity"][0])
+
+    @property
+    def trailing_stop_price(self) -> Decimal | None:
+        """The trailing stop of the open position, from the best price reached; None when flat."""
+        if self.position == 0:
+            return None
+        return int(self._slot["stop"][0]) * self.instrument.tick_size
+
+    @property
+    def _trailing_stop_price(self) -> Decimal | None:
+        """The name that the trailing stop had in the project's plan."""
+        return self.trailing_stop_price
+
+    def snapshot(self) -> bytes:
+        """State of the slot: a fresh engine with the same settings goes on from it."""
+        return self._slot.tobytes() + self._ring.tobytes() + self._barrier.to_bytes(8, "little")
+
+    def restore(self, data: bytes) -> None:
+        """Take the slot to what `snapshot` gave.
+
+        Raises:
+            DataError: the bytes are no snapshot of this version.
+        """
+        slot, ring = self._slot.nbytes, self._ring.nbytes
+        if len(data) != slot + ring + 8:
+            raise DataError(f"{len(data)} bytes are no snapshot of a slot ({slot + ring + 8})")
+        self._slot = np.frombuffer(data[:slot], self._slot.dtype).copy()
+        self._ring = np.frombuffer(data[slot : slot + ring], RING).copy()
+        self._barrier = int.from_bytes(data[slot + ring :], "little")
+
+    def _amount(self, money: int) -> Decimal:
+        return Decimal(money).scaleb(-self.instrument.money_decimals)
+
+    def act(self, action: Action) -> None:
+        """Answer the last close with an action; the order is completed from what is known.
+
+        Premium, contract, lot size and trailing width are computed as the stream task does.
+
+        Raises:
+            UsageError: no bar has closed yet.
+        """
+        code, quantity = action_code(action)
+        if int(self._slot["bars"][0]) == 0:
+            raise UsageError("no bar has closed yet: an order answers a bar's close")
+        empty = BarBlock(*(np.zeros(0, np.int64) for _ in range(7)), np.zeros(0, np.uint8))
+        advance_bars(
+            self._params, self._slot, self._ring, 0, self._calendar, self._log, NO_VIEWS,
+            np.zeros(0, ORDER), empty, self._barrier, 0, -1, code, quantity, 0,
+        )
