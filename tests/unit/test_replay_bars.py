@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from streambot.domain.bundled import bundled_path
+from streambot.domain.registry import load_registry
 from tools.build_replay import SOURCES, content_digest
 
 BARS = Path(__file__).resolve().parents[2] / "replay" / "bars"
@@ -60,6 +62,19 @@ def test_columns_and_types(name):
     assert {schema.field(column).type for column in ("open", "high", "low", "close")} == {
         pa.float64()
     }
+
+
+@pytest.mark.parametrize("name", sorted(INDEX))
+def test_prices_and_volumes_lie_on_the_grid_of_the_bundled_instruments(name):
+    """Else a newcomer's first run would be refused, or rounded."""
+    registry = load_registry(bundled_path("instruments.yaml"))
+    for row in pq.read_table(BARS / name).to_pylist():
+        instrument = registry[row["symbol"]]
+        for column in ("open", "high", "low", "close"):
+            ticks = row[column] / float(instrument.tick_size)
+            assert abs(ticks - round(ticks)) < 1e-3, (column, row)
+        steps = row["volume"] / float(instrument.volume_step)
+        assert abs(steps - round(steps)) < 1e-3 * max(1, steps * 1e-9), row
 
 
 def test_spy_is_four_whole_sessions_with_their_closing_auction():
