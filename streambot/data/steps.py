@@ -1,0 +1,85 @@
+"""The timeframe of bars, from the steps between their stamps."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from streambot.domain.units import NANOS_PER_DAY
+from streambot.jit import njit
+
+Int64Array = npt.NDArray[np.int64]
+
+_KEPT = 512
+# A day by its stamps is 23 to 25 hours long: clocks change.
+_HOUR = NANOS_PER_DAY // 24
+_DAY_SPAN = (NANOS_PER_DAY - _HOUR, NANOS_PER_DAY + _HOUR)
+
+
+@njit()
+def _count(ts: Int64Array, previous: int, steps: Int64Array, counts: Int64Array, used: int) -> int:
+    """Add the steps between `previous` and `ts` to the table; its new length (full: the rest is left)."""
+    last = 0
+    for row in range(len(ts)):
+        step = ts[row] - previous
+        previous = ts[row]
+        if used and steps[last] == step:
+            counts[last] += 1
+            continue
+        last = 0
+        while last < used and steps[last] != step:
+            last += 1
+        if last < used:
+            counts[last] += 1
+        elif used < len(steps):
+            steps[used] = step
+            counts[used] = 1
+            used += 1
+        else:
+            last = 0
+    return used
+
+
+class StepCounter:
+    """Counts steps, chunk after chunk, in memory that does not grow."""
+
+    def __init__(self) -> None:
+        self._steps = np.zeros(_KEPT, dtype=np.int64)
+        self._counts = np.zeros(_KEPT, dtype=np.int64)
+        self._used = 0
+        self._previous: int | None = None
+
+    def add(self, ts: Int64Array) -> None:
+        """Count the steps of the next stamps, strictly increasing."""
+        if not len(ts):
+            return
+        first = ts[1:] if self._previous is None else ts
+        previous = int(ts[0]) if self._previous is None else self._previous
+        self._used = int(_count(first, previous, self._steps, self._counts, self._used))
+        self._previous = int(ts[-1])
+
+    @property
+    def most_common(self) -> int | None:
+        """The most common step in ns (the shorter of two that are equally common); None without any.
+
+        Steps of 23 to 25 hours are one day.
+        """
+        table = self._table()
+        return min(table, key=lambda step: (-table[step], step)) if table else None
+
+    def _table(self) -> dict[int, int]:
+        table: dict[int, int] = {}
+        for step, count in zip(
+            self._steps[: self._used].tolist(), self._counts[: self._used].tolist(), strict=True
+        ):
+            key = NANOS_PER_DAY if _DAY_SPAN[0] <= step <= _DAY_SPAN[1] else step
+            table[key] = table.get(key, 0) + count
+        return table
+
+    def shorter_than(self, timeframe: int) -> int:
+        """How many steps are shorter than `timeframe`: bars that begin before the last one ended."""
+        return sum(count for step, count in self._table().items() if step < timeframe)
+
+    def longer_than(self, timeframe: int) -> int:
+        """How many steps are longer than `timeframe`: gaps, nights and weekends among them."""
+        return sum(count for step, count in self._table().items() if step > timeframe)
