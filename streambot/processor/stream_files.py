@@ -78,8 +78,8 @@ class StreamFiles:
         """Lines of one partition by stream, buffered ones included."""
         return {stream: by_partition[partition] for stream, by_partition in self._lines.items()}
 
-    def flush(self, *, sync: bool = False) -> None:
-        """Hand everything to the system; with `sync`, have it on the disk.
+    def flush(self) -> None:
+        """Hand everything to the system.
 
         Raises:
             StreambotError: the disk refuses; the files hold whole records only.
@@ -88,12 +88,19 @@ class StreamFiles:
             if buffer:
                 self._write(stream, b"".join(buffer))
                 buffer.clear()
-            if sync:
-                try:
-                    os.fsync(self._files[stream])
-                except OSError as cause:
-                    raise disk_error(self._paths[stream], cause) from cause
         self._buffered = 0
+
+    def sync(self) -> None:
+        """Wait until what was flushed is on the disk; another thread may do that.
+
+        Raises:
+            StreambotError: the disk refuses.
+        """
+        for stream, descriptor in list(self._files.items()):
+            try:
+                os.fsync(descriptor)
+            except OSError as cause:
+                raise disk_error(self._paths[stream], cause) from cause
 
     def close(self) -> None:
         """Flush and close. A second call does nothing.
