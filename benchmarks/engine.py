@@ -8,12 +8,12 @@ from decimal import Decimal
 
 import numpy as np
 import psutil
-from examples.sma_cross import SmaCross
 
 from benchmarks import floor_callback, floor_engine
 from benchmarks.bars import MINUTE_NS, MinuteBars, random_walk
 from benchmarks.harness import Check, Row, SkippedError, interleave, rate_of, ratio
 from benchmarks.peers import Quanter, Raptor
+from examples.sma_cross import SmaCross
 from streambot.domain.bars import BarBlock
 from streambot.domain.events import OrderFilled
 from streambot.domain.instruments import Brokerage, Instrument, InstrumentType, TrailBp
