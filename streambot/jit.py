@@ -74,7 +74,7 @@ def prepare_cache() -> Path:
     if not folder.is_dir():
         folder.mkdir(exist_ok=True)
         _prune(parent, folder)
-    numba.config.CACHE_DIR = str(folder)
+    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]  # set by numba itself
     return folder
 
 

@@ -28,5 +28,5 @@ class BarBlock(NamedTuple):
     volume: npt.NDArray[np.int64]
     session_close: npt.NDArray[np.uint8]
 
-    def __len__(self) -> int:  # type: ignore[override]  # a block is as long as its columns
+    def __len__(self) -> int:
         return len(self.ts)

@@ -66,6 +66,24 @@ class SubmitOrder(msgspec.Struct, frozen=True, kw_only=True):
     lot_size: int | None = None
 
 
+class OrdersThrough(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the `orders` stream: everything that an agent wants up to a barrier.
+
+    A log with a watermark: no order for an instrument and barrier up to `through_barrier` is HOLD.
+
+    Attributes:
+        agent: who decides.
+        policy: what a learned policy says of itself (gate weights, weights sequence); outside
+            every digest.
+    """
+
+    agent: str
+    partition: int
+    through_barrier: int
+    orders: tuple[SubmitOrder, ...] = ()
+    policy: dict[str, float] | None = None
+
+
 class RejectReason(StrEnum):
     """Why an order was rejected, in the order of the checks."""
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from streambot.domain.bars import BarBlock
 from streambot.domain.errors import DataError, UsageError
-from streambot.domain.events import Action, EngineEvent, Mark, SubmitOrder
-from streambot.domain.instruments import Instrument
+from streambot.domain.events import Action, ActionKind, EngineEvent, Mark, SubmitOrder
 from streambot.domain.ticks import TickBlock
 from streambot.engine.decode import action_code, decode_events, decode_marks, encode_orders
 from streambot.engine.drive import (
@@ -49,6 +49,11 @@ from streambot.engine.slots import (
 from streambot.engine.strategy import Strategy, StrategyPlayer
 from streambot.engine.valuation import equity_at, unrealized_at
 
+if TYPE_CHECKING:
+    from streambot.domain.instruments import Instrument
+
+_NONE = np.zeros(0, np.int64)
+_NO_BARS = BarBlock(_NONE, _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, np.zeros(0, np.uint8))
 DEFAULT_CAPITAL = Decimal(1_000_000)
 
 
@@ -113,9 +118,7 @@ class BacktestingEngine:
         self._player: StrategyPlayer | None = None
         self._barrier = 0
 
-    def use_script(
-        self, script: Script, *, lots: int = 1, fast: int = 10, slow: int = 30
-    ) -> None:
+    def use_script(self, script: Script, *, lots: int = 1, fast: int = 10, slow: int = 30) -> None:
         """Let a scripted agent decide from here on.
 
         Args:
@@ -139,7 +142,8 @@ class BacktestingEngine:
         Barriers count this engine's bars from 0. The order acts at the first tick of the bar after
         that barrier; an order for a barrier that has passed is rejected (`no_bar`).
         """
-        self._given.append(order)
+        if order.action is not ActionKind.HOLD:
+            self._given.append(order)
 
     def run(
         self,
@@ -166,13 +170,14 @@ class BacktestingEngine:
         """
         if isinstance(strategy, Script):
             self.use_script(strategy)
-        elif strategy is not None and hasattr(strategy, "on_bar"):
+        elif isinstance(strategy, Iterable):
+            for order in strategy:
+                self.submit(order)
+        elif strategy is not None:
             if self._player is None or self._player.strategy is not strategy:
                 self._player = StrategyPlayer(
                     strategy, self.instrument, halts=self.limits.halt_on_breach
                 )
-        elif strategy is not None:
-            self._given.extend(strategy)
         self._check(data, closes)
         given = self._encode_given(data, closes)
         events: list[bytes] = []
@@ -184,14 +189,14 @@ class BacktestingEngine:
         ahead = NO_VIEWS if self._player is None else self._player.ahead
         self._log["n_given"] = 0
 
-        def advance(start: int, back_to: int, action: int, quantity: int, views: int) -> int:
+        def advance(start: int, back_to: int, action: int, quantity: int, closes: int, /) -> int:
             common = (self._params, self._slot, self._ring, 0, self._calendar, self._log, ahead)
-            answer = (start, back_to, action, quantity, views)
+            answer = (start, back_to, action, quantity, closes)
             if isinstance(data, TickBlock):
-                return advance_ticks(*common, given, data, closes, self._barrier, rows, *answer)
+                return advance_ticks(*common, given, data, ends, self._barrier, rows, *answer)
             return advance_bars(*common, given, data, self._barrier, *answer)
 
-        rows = np.arange(len(data))
+        rows, ends = np.arange(len(data)), closes
         if self._player is not None:
             self._player.play(advance, len(data), self._slot, self._log, drain)
         else:
@@ -315,8 +320,20 @@ class BacktestingEngine:
         code, quantity = action_code(action)
         if int(self._slot["bars"][0]) == 0:
             raise UsageError("no bar has closed yet: an order answers a bar's close")
-        empty = BarBlock(*(np.zeros(0, np.int64) for _ in range(7)), np.zeros(0, np.uint8))
         advance_bars(
-            self._params, self._slot, self._ring, 0, self._calendar, self._log, NO_VIEWS,
-            np.zeros(0, ORDER), empty, self._barrier, 0, -1, code, quantity, 0,
+            self._params,
+            self._slot,
+            self._ring,
+            0,
+            self._calendar,
+            self._log,
+            NO_VIEWS,
+            np.zeros(0, ORDER),
+            _NO_BARS,
+            self._barrier,
+            0,
+            -1,
+            code,
+            quantity,
+            0,
         )

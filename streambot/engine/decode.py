@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +33,9 @@ from streambot.engine.slots import (
     NONE,
     ORDER,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 ACTIONS = (ActionKind.HOLD, ActionKind.BUY_LONG, ActionKind.SELL_SHORT, ActionKind.CLOSE)
 ACTION_CODE = {kind: code for code, kind in enumerate(ACTIONS)}
@@ -168,7 +170,7 @@ def encode_orders(orders: Sequence[SubmitOrder], barrier_ts: Iterable[int]) -> n
     """Orders from outside as `ORDER` records, sorted by barrier (arrival order within one).
 
     Args:
-        orders: complete orders of one instrument; HOLD is no order and is left out.
+        orders: complete orders of one instrument; HOLD is no order and must not be among them.
         barrier_ts: close time of each order's barrier, UTC ns.
     """
     rows = [
@@ -184,7 +186,6 @@ def encode_orders(orders: Sequence[SubmitOrder], barrier_ts: Iterable[int]) -> n
             MODEL_NONE,
         )
         for o, ts in zip(orders, barrier_ts, strict=True)
-        if o.action is not ActionKind.HOLD
     ]
     rows.sort(key=lambda row: row[0])
     return np.array(rows, ORDER)

@@ -170,22 +170,30 @@ def _submit(p: Record, s: Record, calendar: Any, log: Record, action: int, quant
 
 @njit
 def _take_given(s: Record, given: Record, log: Record, barrier: int, row: int) -> None:
-    """Orders from outside that answer this barrier or an earlier one without a bar here."""
-    at = log.n_given
+    """Orders from outside at a close of this slot: the first that answers it waits."""
+    take_stale(s, given, log, barrier, row)
     taken = False
-    while at < len(given) and given[at].barrier <= barrier:
-        g = given[at]
-        if g.barrier < barrier:
-            reject_now(s, log, g.ts, g.action, g.quantity, REJ_NO_BAR, row)
-        elif taken:
+    while log.n_given < len(given) and given[log.n_given].barrier == barrier:
+        g = given[log.n_given]
+        if taken:
             reject_now(s, log, g.ts, g.action, g.quantity, REJ_DUPLICATE, row)
         else:
             wait_with(s, g)
             taken = True
-        at += 1
+        log.n_given += 1
         if log.n_events + ROOM > CAPACITY:
             break
-    log.n_given = at
+
+
+@njit
+def take_stale(s: Record, given: Record, log: Record, barrier: int, row: int) -> None:
+    """Orders from outside for barriers before `barrier` at which this slot closed no bar."""
+    while log.n_given < len(given) and given[log.n_given].barrier < barrier:
+        g = given[log.n_given]
+        reject_now(s, log, g.ts, g.action, g.quantity, REJ_NO_BAR, row)
+        log.n_given += 1
+        if log.n_events + ROOM > CAPACITY:
+            break
 
 
 @njit
@@ -361,6 +369,11 @@ def advance_ticks(
     while j < len(rows):
         r = rows[j]
         ts, price, flags = tick_ts[r], tick_price[r], tick_flags[r]
+        if log.n_given < n_given and given[log.n_given].barrier < barrier_lo + tick_bar[r]:
+            if _is_full(log):
+                break
+            take_stale(s, given, log, barrier_lo + tick_bar[r], r)
+            continue
         if s.in_bar == 0:
             if _is_full(log):
                 break
@@ -383,7 +396,7 @@ def advance_ticks(
             s.bar_volume += size
         j += 1
         if (flags & _BAR_CLOSE) != 0:
-            k = np.int64(tick_bar[r])
+            k = int(tick_bar[r])
             close_ts = closes[k]
             session_close = (flags & _SESSION_CLOSE) != 0
             _begin_close(p, s, log, barrier_lo + k, close_ts, session_close, r)

@@ -117,6 +117,7 @@ def _flatten(s: Record) -> None:
     s.quantity = 0
     s.units = 0
     s.premium = 0
+    s.premium_model = MODEL_NONE
     s.expiry = NONE
     s.time_value = 0
 
@@ -171,10 +172,10 @@ def _exit(
     if p.is_option != 0:
         value = max(0, value - p.premium_slippage)
         option_value = value
-    brokerage = p.brokerage_exit
+    brokerage, model = p.brokerage_exit, s.premium_model
     side, quantity, lot_size, realized = _release(p, s, fill, value, brokerage)
     e = log.events[_event(s, log, EV_FILLED, ts, row)]
-    e.detail, e.effect = why, EFFECT_EXIT
+    e.detail, e.effect, e.premium_model = why, EFFECT_EXIT, model
     e.side, e.quantity, e.lot_size, e.price = side, quantity, lot_size, fill
     e.option_value, e.brokerage, e.realized, e.gap_fill = option_value, brokerage, realized, gap
     write_mark(p, s, log, ts, CAUSE_FILL, last, row)
@@ -279,6 +280,7 @@ def _act(
     s.last_reject = -1
     if p.is_option != 0:
         s.premium = premium
+        s.premium_model = s.order_model
         s.expiry = s.order_expiry
         # Marked valuation starts from what the model asked, so that slippage is a loss at once.
         s.time_value = s.order_premium if p.marked != 0 else 0
@@ -392,6 +394,7 @@ def measure_risk(p: Record, s: Record, log: Record, ts: int, row: int) -> None:
         s.peak_equity = equity
     elif s.peak_equity - equity > s.max_drawdown:
         s.max_drawdown = s.peak_equity - equity
+        s.drawdown_peak = s.peak_equity
     risk = equity
     if s.side != 0 and p.is_option != 0:
         risk = risk_equity_at(p, s, s.last_price)
@@ -406,6 +409,13 @@ def measure_risk(p: Record, s: Record, log: Record, ts: int, row: int) -> None:
             s.breach_close = 1 if s.side != 0 else 0
         else:
             s.alerted = 1
+
+
+@njit
+def settle_expired(p: Record, s: Record, log: Record, ts: int, row: int) -> None:
+    """Settle an option that expires by `ts`, a barrier at which this slot closes no bar."""
+    if s.side != 0 and p.is_option != 0 and s.expiry <= ts:
+        settle(p, s, log, row)
 
 
 @njit

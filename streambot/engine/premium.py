@@ -61,7 +61,7 @@ def current_atr(p: Record, s: Record) -> float:
 @njit
 def session_of(closes: Any, ts: int) -> int:
     """Index of the session that contains `ts` or ends at it; the next one between sessions."""
-    return np.searchsorted(closes, ts, side="left")
+    return int(np.searchsorted(closes, ts, side="left"))
 
 
 @njit
@@ -74,8 +74,8 @@ def trading_days(opens: Any, closes: Any, ts: int, expiry: int) -> float:
         ts: now, UTC ns.
         expiry: UTC ns.
     """
-    now = np.searchsorted(closes, ts, side="right")
-    last = np.searchsorted(closes, expiry, side="left")
+    now = int(np.searchsorted(closes, ts, side="right"))
+    last = int(np.searchsorted(closes, expiry, side="left"))
     if expiry <= ts or now >= len(closes):
         return 0.0
     rest = 1.0
@@ -96,7 +96,7 @@ def pick_expiry(p: Record, opens: Any, closes: Any, expiries: Any, ts: int) -> i
     if p.expires_after > 0:
         last = today + p.expires_after
         return last if last < len(closes) else -1
-    k = np.searchsorted(expiries, ts, side="right")
+    k = int(np.searchsorted(expiries, ts, side="right"))
     while k < len(expiries):
         if session_of(closes, expiries[k]) - today >= p.min_days:
             return k

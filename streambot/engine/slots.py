@@ -94,6 +94,7 @@ SLOT = np.dtype(
         ("breach_below", "i8"),
         ("peak_equity", "i8"),
         ("max_drawdown", "i8"),
+        ("drawdown_peak", "i8"),
         # position
         ("side", "i8"),
         ("quantity", "i8"),
@@ -101,6 +102,7 @@ SLOT = np.dtype(
         ("lot_size", "i8"),
         ("entry_price", "i8"),
         ("premium", "i8"),
+        ("premium_model", "i8"),
         ("expiry", "i8"),
         ("best", "i8"),
         ("stop", "i8"),

@@ -9,21 +9,23 @@ what happens to money is computed in integers.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
-from decimal import Decimal
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from streambot.domain.errors import StrategyError
-from streambot.domain.events import HOLD, Action, ActionKind, EngineEvent
-from streambot.domain.instruments import Instrument
+from streambot.domain.events import HOLD, Action, EngineEvent
 from streambot.engine.decode import action_code, decode_events
 from streambot.engine.drive import Ahead, make_ahead
 from streambot.engine.slots import ACT_HOLD, CAPACITY, NONE, VIEW_FIELDS
 from streambot.engine.trailing import distance_to_trail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streambot.domain.instruments import Instrument
 
 Records = npt.NDArray[np.void]
 _FEWEST_AHEAD, _MOST_AHEAD = 32, 2_048
@@ -131,7 +133,7 @@ def users_line(error: BaseException) -> str:
 class Advance(Protocol):
     """One call of a driver over this slot's rows."""
 
-    def __call__(self, start: int, back_to: int, action: int, quantity: int, closes: int) -> int:
+    def __call__(self, start: int, back_to: int, action: int, quantity: int, closes: int, /) -> int:
         """Run on from row `start`, at most `closes` closes ahead; the first row not run."""
         ...
 

@@ -1,0 +1,94 @@
+"""What a run is: everything that decides its fills, and nothing else.
+
+Two runs with equal manifests (apart from name and partitions) over the same bars have the same
+event digest. The manifest stands in `run.json`, so it is also what a resumed run starts from.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Literal
+
+import msgspec
+
+from streambot.domain.errors import ConfigError
+from streambot.domain.instruments import Instrument
+from streambot.engine.slots import SlotLimits
+
+
+class PolicySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent of a run.
+
+    Attributes:
+        spec: `flat`, `random`, `buy-hold`, `sma-cross`, `path.py:Class` or `pkg.mod:Class`.
+        lots: size of a scripted agent's orders.
+        fast, slow: bars of the averages of `sma-cross`.
+    """
+
+    spec: str = "flat"
+    lots: int = 1
+    fast: int = 10
+    slow: int = 30
+
+
+class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Identity of a run.
+
+    Attributes:
+        run: name of the run.
+        instruments: what is traded, sorted by symbol; the index is the number in frames.
+        partitions: count of partitions of the run's streams.
+        partition_of: partition of each instrument, in the order of `instruments`.
+        capital: initial cash of each slot, money units, in the order of `instruments`.
+        decision_ns: decision timeframe.
+        stop_fill: `stop` where ticks are made from bars, `tick` where they are real.
+        pnl_every_ns: event time between marks; 0: every bar.
+        sources: what was replayed: files with their digests, calendar version.
+    """
+
+    run: str
+    instruments: tuple[Instrument, ...]
+    partitions: int
+    partition_of: tuple[int, ...]
+    capital: tuple[int, ...]
+    decision_ns: int
+    stop_fill: Literal["stop", "tick"] = "stop"
+    pnl_every_ns: int = 0
+    max_quantity: int = 10
+    max_gap_ns: int = 7 * 86_400 * 10**9
+    drawdown_limit_bp: int = 2_000
+    on_breach: Literal["halt", "alert"] = "halt"
+    seed: int = 0
+    policy: PolicySettings = PolicySettings()
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        symbols = [instrument.symbol for instrument in self.instruments]
+        if symbols != sorted(set(symbols)):
+            raise ConfigError("a manifest lists each instrument once, sorted by symbol")
+        if not len(symbols) == len(self.partition_of) == len(self.capital):
+            raise ConfigError("a manifest needs a partition and a capital for each instrument")
+        if any(not 0 <= p < self.partitions for p in self.partition_of):
+            raise ConfigError(f"a partition lies outside 0 to {self.partitions - 1}")
+
+    @property
+    def run_id(self) -> bytes:
+        """16 bytes that name the run in its frames."""
+        return blake2b(self.run.encode(), digest_size=16).digest()
+
+    @property
+    def limits(self) -> SlotLimits:
+        """The settings that every slot obeys."""
+        return SlotLimits(
+            max_quantity=self.max_quantity,
+            max_gap_ns=self.max_gap_ns,
+            drawdown_limit_bp=self.drawdown_limit_bp,
+            halt_on_breach=self.on_breach == "halt",
+            stop_at_tick=self.stop_fill == "tick",
+            mark_every_ns=self.pnl_every_ns,
+            seed=self.seed,
+        )
+
+    def members(self, partition: int) -> list[int]:
+        """Numbers of the instruments of a partition, increasing."""
+        return [n for n, p in enumerate(self.partition_of) if p == partition]
