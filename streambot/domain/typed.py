@@ -180,6 +180,8 @@ def _fits(info: inspect.Type, node: Node) -> bool:
         return isinstance(info, (inspect.DictType, inspect.StructType))
     if isinstance(info, inspect.IntType):
         return node.value.plain and isinstance(scalar_number(node.value.text), int)
+    if isinstance(info, inspect.EnumType):
+        return any(member.value == node.value.text for member in info.cls)
     return type(info) in _SCALARS
 
 
