@@ -1,0 +1,368 @@
+"""Runs the engine task of one partition: ticks in, orders, fills and P&L out, snapshots on the side.
+
+    read -> decode -> guard (sequence, chain) -> core.step -> append outputs, write files -> snapshot
+
+Decoding and stepping happen in a worker thread, record by record, in one place (`_Worker`); the
+event loop only moves bytes. There is at most one output record per input frame and stream, numbered
+with the input's `frame_seq`, and its bytes depend on the frames alone. A frame that cannot be
+decoded goes to the dead letters, once; if it stood in the place of a good one, the sequence guard
+stops the run at the next frame. The task ends at an END frame whose totals match, never because
+nothing came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from streambot.domain.errors import DecodeError
+from streambot.processor.close_rows import CloseRows
+from streambot.processor.snapshot import TaskSnapshot, save_snapshot
+from streambot.processor.task import StepOutput
+from streambot.streams.frame import Frame, FrameKind, decode_frame
+from streambot.streams.ports import Record, event_time_ms
+from streambot.streams.sequence import ChainState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Executor
+    from pathlib import Path
+
+    from streambot.processor.stream_files import StreamFiles
+    from streambot.processor.task import TaskCore
+    from streambot.streams.ports import Sink, Source
+    from streambot.streams.sequence import SequenceGuard
+
+OUTPUTS = ("orders", "fills", "pnl")
+DEAD_LETTER = "dead-letter"
+SNAPSHOT_EVERY_NS = 10_000_000_000
+MAX_UNACKNOWLEDGED = 256
+_READ_RECORDS = 16
+_READ_TIMEOUT_S = 0.5
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that is no frame of this run, as `dead-letter.ndjson` shows it."""
+
+    stream: str
+    partition: int
+    offset: int
+    reason: str
+    message: str
+    sha256: str
+    value: bytes
+
+
+class Processed(NamedTuple):
+    """One frame that the engine is through with.
+
+    Attributes:
+        recorded: bytes of `orders`, `fills` and `pnl` that it caused, by stream.
+    """
+
+    partition: int
+    frame_seq: int
+    size: int
+    recorded: dict[str, bytes]
+
+
+class TaskIdentity(NamedTuple):
+    """Whose frames a runner takes: run by name and as the 16 bytes in frames, partition, width."""
+
+    run: str
+    run_id: bytes
+    partition: int
+    n_instruments: int
+
+
+class _Snapshot(NamedTuple):
+    core: bytes
+    chain: ChainState
+    offset: int
+    repeats: int
+    ended: bool
+
+
+class _Step(NamedTuple):
+    """What one record led to."""
+
+    record: Record
+    frame: Frame | None
+    output: StepOutput | None
+    dead: DeadLetter | None
+    snapshot: _Snapshot | None
+
+
+class _Worker:
+    """The part that runs in a thread: bytes to outputs, one record after the other."""
+
+    def __init__(self, who: TaskIdentity, core: TaskCore, guard: SequenceGuard) -> None:
+        self.core = core
+        self.guard = guard
+        self.stopping = False
+        self.stopped = False
+        self.at_barrier = True
+        self._who = who
+        self._closes = CloseRows()
+
+    def work(
+        self, records: Sequence[Record], *, snapshot: bool
+    ) -> tuple[list[_Step], Exception | None]:
+        """Steps of the records, up to a stop or a failure, which is returned beside them.
+
+        Args:
+            records: the next ones of the partition.
+            snapshot: take a snapshot at the next closed barrier.
+        """
+        steps: list[_Step] = []
+        for record in records:
+            try:
+                step = self._one(record)
+            except Exception as failure:  # noqa: BLE001  # handed over, not hidden
+                return steps, failure
+            last = self.guard.ended or (self.stopping and self.at_barrier)
+            if self.at_barrier and (last or snapshot) and step.frame is not None:
+                step = step._replace(snapshot=self.snapshot(record.offset + 1))
+                snapshot = False
+            steps.append(step)
+            if last:
+                self.stopped = True
+                break
+        return steps, None
+
+    def snapshot(self, offset: int) -> _Snapshot:
+        """State at the closed barrier where the core stands."""
+        guard = self.guard
+        return _Snapshot(self.core.snapshot(), guard.state, offset, guard.repeats, guard.ended)
+
+    def _one(self, record: Record) -> _Step:
+        who = self._who
+        try:
+            frame = decode_frame(record.value, who.run_id, who.partition, who.n_instruments)
+        except DecodeError as cause:
+            return _Step(record, None, None, _dead_letter(record, cause), None)
+        if not self.guard.accept(frame):
+            return _Step(record, None, None, None, None)
+        output = None
+        if frame.kind is FrameKind.END:
+            output = self.core.finish()
+        elif frame.kind is FrameKind.DATA:
+            output = self.core.step(self._closes.settle(frame))
+            if len(frame.ticks):
+                self.at_barrier = int(frame.ticks.bar[-1]) < len(frame.closes)
+            elif len(frame.closes):
+                self.at_barrier = True
+        return _Step(record, frame, output, None, None)
+
+
+class EngineRunner:
+    """Engine task of one partition.
+
+    Args:
+        who: run and partition.
+        core: the state machine, new or restored.
+        guard: reader's side of the sequence, at the position of `core`.
+        source: ticks of the partition, from the position of `core` on.
+        sink: where output records go; None: to the files only (nobody outside this process could
+            read them).
+        topics: full topic name of every stream.
+        files: files of the run.
+        folder: of the run, for snapshots.
+        executor: threads for decoding and stepping.
+        on_processed: told about every frame once its outputs are written; `stored_at` of
+            `on_stored` follows for frames with fills.
+        on_stored: told (partition, frame_seq, wall ns) once the fills of a frame are acknowledged.
+        duplicates, dead_letters: counted before a resume.
+    """
+
+    def __init__(
+        self,
+        *,
+        who: TaskIdentity,
+        core: TaskCore,
+        guard: SequenceGuard,
+        source: Source,
+        sink: Sink | None,
+        topics: Mapping[str, str],
+        files: StreamFiles,
+        folder: Path,
+        executor: Executor,
+        on_processed: Callable[[Processed], None],
+        on_stored: Callable[[int, int, int], None],
+        duplicates: int = 0,
+        dead_letters: int = 0,
+    ) -> None:
+        self._who = who
+        self._worker = _Worker(who, core, guard)
+        self._source = source
+        self._sink = sink
+        self._topics = topics
+        self._files = files
+        self._folder = folder
+        self._executor = executor
+        self._on_processed = on_processed
+        self._on_stored = on_stored
+        self._duplicates_before = duplicates
+        self._stored: deque[asyncio.Future[int]] = deque()
+        self._next_snapshot = time.monotonic_ns() + SNAPSHOT_EVERY_NS
+        self.dead_letters = dead_letters
+
+    @property
+    def core(self) -> TaskCore:
+        """The state machine. Look at it only while the runner does not run."""
+        return self._worker.core
+
+    @property
+    def duplicates(self) -> int:
+        """Frames that had been seen before, and were dropped."""
+        return self._duplicates_before + self._worker.guard.repeats
+
+    @property
+    def barriers(self) -> int:
+        """Barriers closed so far."""
+        return self._worker.guard.state.barrier
+
+    @property
+    def watermark(self) -> int | None:
+        """Event time up to which the task has seen everything, UTC ns; None at the start."""
+        return self._worker.guard.state.t_hi
+
+    def stop(self) -> None:
+        """End at the next closed barrier."""
+        self._worker.stopping = True
+
+    async def run(self) -> bool:
+        """Work until END (True) or a stop (False); state and outputs are safe when this returns.
+
+        Raises:
+            StreambotError: the log is wrong or gone, the disk refuses, a strategy raised.
+        """
+        loop = asyncio.get_running_loop()
+        while not self._worker.stopped:
+            if self._worker.stopping and self._worker.at_barrier:
+                break
+            records = await self._source.read(
+                max_records=_READ_RECORDS, timeout_s=_READ_TIMEOUT_S
+            )
+            if not records:
+                continue
+            due = time.monotonic_ns() >= self._next_snapshot
+            steps, failure = await loop.run_in_executor(
+                self._executor, partial(self._worker.work, records, snapshot=due)
+            )
+            for step in steps:
+                await self._write(step)
+            if failure is not None:
+                raise failure
+        if not self._worker.stopped:
+            position = next(iter(self._source.positions().values()))
+            await self._keep(self._worker.snapshot(position))
+        return self._worker.guard.ended
+
+    async def _write(self, step: _Step) -> None:
+        if step.dead is not None:
+            await self._bury(step.record, step.dead)
+        frame = step.frame
+        if frame is None:
+            return
+        recorded: dict[str, bytes] = {}
+        if step.output is not None:
+            for stream in OUTPUTS:
+                value: bytes | None = getattr(step.output, stream)
+                if value:
+                    recorded[stream] = value
+                    await self._record(stream, frame, value)
+        self._on_processed(
+            Processed(self._who.partition, frame.frame_seq, len(step.record.value), recorded)
+        )
+        if step.snapshot is not None:
+            await self._keep(step.snapshot)
+
+    async def _record(self, stream: str, frame: Frame, value: bytes) -> None:
+        partition = self._who.partition
+        self._files.append(stream, partition, value)
+        if self._sink is None:
+            if stream == "fills":
+                self._on_stored(partition, frame.frame_seq, time.monotonic_ns())
+            return
+        stored = await self._append(
+            stream,
+            value,
+            timestamp_ms=event_time_ms(frame.t_hi),
+            headers=(("frame_seq", str(frame.frame_seq).encode()),),
+        )
+        if stream == "fills":
+            stored.add_done_callback(partial(self._fills_stored, frame.frame_seq))
+
+    def _fills_stored(self, frame_seq: int, _: asyncio.Future[int]) -> None:
+        self._on_stored(self._who.partition, frame_seq, time.monotonic_ns())
+
+    async def _bury(self, record: Record, dead: DeadLetter) -> None:
+        self.dead_letters += 1
+        self._files.append(DEAD_LETTER, self._who.partition, msgspec.json.encode(dead) + b"\n")
+        if self._sink is not None:
+            await self._append(
+                DEAD_LETTER,
+                record.value,
+                timestamp_ms=record.timestamp_ms,
+                headers=(
+                    ("stream", dead.stream.encode()),
+                    ("partition", str(dead.partition).encode()),
+                    ("offset", str(dead.offset).encode()),
+                    ("reason", dead.reason.encode()),
+                    ("message", dead.message.encode()),
+                    ("sha256", dead.sha256.encode()),
+                ),
+            )
+
+    async def _append(
+        self, stream: str, value: bytes, *, timestamp_ms: int, headers: tuple[tuple[str, bytes], ...]
+    ) -> asyncio.Future[int]:
+        assert self._sink is not None  # noqa: S101  # the callers' condition, for the checker
+        stored = await self._sink.append(
+            self._topics[stream], self._who.partition, value,
+            timestamp_ms=timestamp_ms, headers=headers,
+        )  # fmt: skip
+        self._stored.append(stored)
+        while self._stored and (self._stored[0].done() or len(self._stored) > MAX_UNACKNOWLEDGED):
+            await self._stored.popleft()
+        return stored
+
+    async def _keep(self, taken: _Snapshot) -> None:
+        """Outputs first, then the files' lines, then the snapshot that counts on both."""
+        snapshot = TaskSnapshot(
+            run=self._who.run,
+            partition=self._who.partition,
+            barrier=taken.chain.barrier,
+            core=taken.core,
+            chain=taken.chain,
+            offset=taken.offset,
+            lines=self._files.lines_of(self._who.partition),
+            duplicates=self._duplicates_before + taken.repeats,
+            dead_letters=self.dead_letters,
+            ended=taken.ended,
+        )
+        while self._stored:
+            await self._stored.popleft()
+        self._files.flush()
+        await asyncio.to_thread(self._files.sync)
+        await asyncio.to_thread(save_snapshot, self._folder, snapshot)
+        self._next_snapshot = time.monotonic_ns() + SNAPSHOT_EVERY_NS
+
+
+def _dead_letter(record: Record, cause: DecodeError) -> DeadLetter:
+    return DeadLetter(
+        stream=record.stream,
+        partition=record.partition,
+        offset=record.offset,
+        reason=cause.reason,
+        message=cause.message,
+        sha256=sha256(record.value).hexdigest(),
+        value=record.value,
+    )
