@@ -25,8 +25,14 @@ def console(*, stderr: bool = False) -> Console:
 def _console_of(stream: Any) -> Console:
     from rich.console import Console
 
+    class QuietConsole(Console):
+        """Leaves a closed pipe to `cli.failures`; rich would end the process with a code of its own."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     # Lines are never wrapped: a terminal wraps what is too long by itself, a pipe wants it whole.
-    return Console(file=stream, highlight=False, soft_wrap=True, emoji=False)
+    return QuietConsole(file=stream, highlight=False, soft_wrap=True, emoji=False)
 
 
 def on_terminal(*, stderr: bool = False) -> bool:

@@ -1,0 +1,97 @@
+"""A record of a run as one line: fixed columns for people, JSON for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+if TYPE_CHECKING:
+    from streambot.cli.tail_files import Row
+    from streambot.domain.instruments import Instrument
+
+_GAP = "  "
+
+
+class Traded(NamedTuple):
+    """What the lines of a run need to know of it.
+
+    Attributes:
+        instruments: by symbol.
+        capital: initial cash of each slot, money units.
+    """
+
+    instruments: Mapping[str, Instrument]
+    capital: Mapping[str, int]
+
+    def zone_of(self, symbol: str) -> str:
+        """Zone of the instrument's exchange."""
+        instrument = self.instruments.get(symbol)
+        return instrument.timezone if instrument is not None else "UTC"
+
+    def currency_of(self, symbol: str) -> str:
+        """Currency of the instrument."""
+        instrument = self.instruments.get(symbol)
+        return instrument.currency if instrument is not None else ""
+
+
+class Column(NamedTuple):
+    """A column of human lines. `optional`: goes where the terminal is narrow, the lowest first."""
+
+    heading: str
+    width: int
+    right: bool = False
+    optional: int = 0
+
+
+class View:
+    """One stream's records as lines.
+
+    Args:
+        schema: name of the JSON schema.
+        fields: what records may have, for `--where`.
+        columns: of the human lines.
+        cells: a record's text for each column.
+        width: columns of the terminal; None: no limit.
+    """
+
+    def __init__(
+        self,
+        schema: str,
+        fields: Sequence[str],
+        columns: Sequence[Column],
+        cells: Callable[[Row], Sequence[str]],
+        width: int | None = None,
+    ) -> None:
+        self.schema = schema
+        self.fields = ("time", *fields) if "ts_event" in fields else tuple(fields)
+        self._cells = cells
+        self._kept = list(range(len(columns)))
+        self._columns = columns
+        for column in sorted((c for c in columns if c.optional), key=lambda c: c.optional):
+            if width is not None and self._total() > width:
+                self._kept.remove(list(columns).index(column))
+
+    def _total(self) -> int:
+        return sum(self._columns[k].width + len(_GAP) for k in self._kept) - len(_GAP)
+
+    def heading(self) -> str:
+        """The line above the others."""
+        return self._line([column.heading for column in self._columns])
+
+    def human(self, row: Row) -> str:
+        """A record for people."""
+        return self._line(self._cells(row))
+
+    def machine(self, row: Row) -> bytes:
+        """A record as one JSON object."""
+        return msgspec.json.encode({"schema": f"streambot.{self.schema}/1", **row})
+
+    def _line(self, cells: Sequence[str]) -> str:
+        parts = []
+        for k in self._kept:
+            column = self._columns[k]
+            pad = cells[k].rjust if column.right else cells[k].ljust
+            parts.append(pad(column.width))
+        return _GAP.join(parts).rstrip()
