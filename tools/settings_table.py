@@ -1,0 +1,67 @@
+"""The table of settings in `docs/operations.md`, made from the settings themselves.
+
+    python tools/settings_table.py        # writes it; a test compares
+
+Names, variables, flags and defaults come from `domain.setting_table`, what they mean from the docstring of
+`SimulationConfig`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+from streambot.domain.config import SETTINGS, KafkaSecurity, SimulationConfig, shown
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
+BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
+_OWN_WORDS = {
+    "start": "first moment to replay; a date: its first session. Empty: the first bar",
+    "end": "where to stop; a date: behind its last session. Empty: the last bar",
+    "kafka.security_protocol": "`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`",
+    "kafka.sasl_mechanism": "`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`",
+    "kafka.sasl_username": "user",
+    "kafka.sasl_password": "password: only from the environment, or from the file that `kafka_sasl_password_file` names",
+}
+
+
+def meanings() -> dict[str, str]:
+    """What each field means, from the `Attributes:` of the configuration's docstrings."""
+    found: dict[str, str] = {}
+    for prefix, owner in (("", SimulationConfig), ("kafka.", KafkaSecurity)):
+        text = inspect.getdoc(owner) or ""
+        _, _, attributes = text.partition("Attributes:")
+        for names, meaning in re.findall(
+            r"^ {4}([a-z_, ]+): ((?:.|\n(?! {4}\S))+)", attributes, re.MULTILINE
+        ):
+            for name in names.split(", "):
+                found[prefix + name] = (
+                    re.sub(r"\s+", " ", meaning).strip().rstrip(".").replace("None: ", "empty: ")
+                )
+    return found | _OWN_WORDS
+
+
+def table() -> str:
+    """The table as Markdown."""
+    meaning, default = meanings(), shown(SimulationConfig())
+    lines = ["| setting | flag | environment | default | what |", "|---|---|---|---|---|"]
+    for name, setting in SETTINGS.items():
+        flag = "" if setting.secret or setting.field.startswith("kafka.") else f"`{setting.flag}`"
+        variable = f"`{setting.variable}`" if setting.in_environment else ""
+        value = f"`{default[name]}`" if default[name] and not setting.secret else ""
+        lines.append(f"| `{name}` | {flag} | {variable} | {value} | {meaning[setting.field]} |")
+    return "\n".join(lines)
+
+
+def filled(page: str) -> str:
+    """The page with the table between its markers."""
+    head, _, rest = page.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n{table()}\n{END}{tail}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.exit(0)
