@@ -56,7 +56,7 @@ def clock_of(instrument: Instrument) -> Clock:
     return Clock(sessions, zone_table(sessions.timezone), True)
 
 
-@njit()
+@njit
 def _walk(
     ts: Int64Array, open_: Int64Array, high: Int64Array, low: Int64Array, close: Int64Array,
     volume: Int64Array,

@@ -67,7 +67,7 @@ class Bars(NamedTuple):
         return len(self.ts)
 
 
-@njit()
+@njit
 def _first_problem(
     ts: Int64Array, open_: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array,
     volume: Float64Array, previous: int,
@@ -165,7 +165,7 @@ class Grid(NamedTuple):
         return cls(float(numerator), float(denominator))
 
 
-@njit(inline="always")
+@njit
 def _snap(value: float, numerator: float, denominator: float) -> tuple[float, bool]:
     """Nearest count of steps, half up, and whether `value` was on the grid."""
     count = value * denominator / numerator
@@ -175,7 +175,7 @@ def _snap(value: float, numerator: float, denominator: float) -> tuple[float, bo
     return np.floor(count + 0.5 + _HALF_NOISE), False
 
 
-@njit()
+@njit
 def _onto_grid(
     open_: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array,
     volume: Float64Array, tick: tuple[float, float], step: tuple[float, float],

@@ -16,7 +16,7 @@ _HOUR = NANOS_PER_DAY // 24
 _DAY_SPAN = (NANOS_PER_DAY - _HOUR, NANOS_PER_DAY + _HOUR)
 
 
-@njit()
+@njit
 def _count(ts: Int64Array, previous: int, steps: Int64Array, counts: Int64Array, used: int) -> int:
     """Add the steps between `previous` and `ts` to the table; its new length (full: the rest is left)."""
     last = 0
@@ -48,6 +48,8 @@ class StepCounter:
         self._counts = np.zeros(_KEPT, dtype=np.int64)
         self._used = 0
         self._previous: int | None = None
+        self.shortest = 0
+        """The shortest step in ns; 0 before there is one."""
 
     def add(self, ts: Int64Array) -> None:
         """Count the steps of the next stamps, strictly increasing."""
@@ -57,6 +59,9 @@ class StepCounter:
         previous = int(ts[0]) if self._previous is None else self._previous
         self._used = int(_count(first, previous, self._steps, self._counts, self._used))
         self._previous = int(ts[-1])
+        if len(first):
+            shortest = min(int(first[0]) - previous, int(np.diff(first).min(initial=np.iinfo(np.int64).max)))
+            self.shortest = min(self.shortest or shortest, shortest)
 
     @property
     def most_common(self) -> int | None:

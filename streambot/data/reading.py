@@ -1,0 +1,220 @@
+"""Reads files for many tracks at once: first the scan, then the lazy streams of a run.
+
+A file whose rows are in the order of time, whatever their symbol, is decoded once for all its
+tracks. A file of blocks, one symbol after the other, is read by one cursor a track, which starts at
+the track's first row. Either way a track's bars come in the order of time, a chunk at a time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from streambot.data.days import DayWalker
+from streambot.data.rows import Bars
+from streambot.data.source import DEFAULT_BATCH_ROWS, BarFile, Batch
+from streambot.data.track import Track
+from streambot.domain.errors import DataError
+from streambot.domain.units import NANOS_PER_DAY
+
+_MARGIN = 2 * NANOS_PER_DAY  # between a stored stamp and the bar's open: zones, and dates for sessions
+
+
+class FileScan:
+    """What a scan learned about the layout of a file.
+
+    Attributes:
+        in_time_order: rows never go back in time, whatever their symbol.
+        newest_first: the file is read from its end.
+    """
+
+    def __init__(self) -> None:
+        self.in_time_order = True
+        self.newest_first = False
+
+
+def split(batch: Batch, tracks: Sequence[Track]) -> Iterator[tuple[Track, npt.NDArray[np.intp] | None]]:
+    """The tracks that have rows in `batch`, each with those rows (None: all of them)."""
+    if batch.symbol is None:
+        for track in tracks:
+            yield track, None
+        return
+    order = np.argsort(batch.symbol, kind="stable")
+    codes = batch.symbol[order]
+    wanted = sorted({track.code for track in tracks if track.code is not None})
+    lows = dict(zip(wanted, np.searchsorted(codes, wanted, "left").tolist(), strict=True))
+    highs = dict(zip(wanted, np.searchsorted(codes, wanted, "right").tolist(), strict=True))
+    for track in tracks:
+        if track.code is None:
+            yield track, None
+        elif highs[track.code] > lows[track.code]:
+            yield track, order[lows[track.code] : highs[track.code]]
+
+
+def scan_file(file: BarFile, tracks: Sequence[Track]) -> FileScan:
+    """Check every row of `tracks`, which are all in `file`.
+
+    Raises:
+        DataError: the rows of a track are not bars that can be replayed.
+    """
+    scan = FileScan()
+    scan.newest_first = _is_newest_first(file, tracks)
+    _pass(file, tracks, scan)
+    # What a first pass finds may change how rows are read (fillers, dates written as midnights).
+    if any([track.needs_rescan() for track in tracks]):
+        for track in tracks:
+            track.restart(newest_first=scan.newest_first)
+        _pass(file, tracks, scan)
+    for track in tracks:
+        track.conclude()
+    return scan
+
+
+def _pass(file: BarFile, tracks: Sequence[Track], scan: FileScan) -> None:
+    previous = int(np.iinfo(np.int64).min)
+    scan.in_time_order = True
+    for batch in file.batches(span=_span(tracks), reverse=scan.newest_first):
+        if not len(batch.ts):
+            continue
+        ts = batch.ts
+        ordered = int(ts[0]) >= previous and bool((ts[1:] >= ts[:-1]).all())
+        scan.in_time_order = scan.in_time_order and ordered
+        previous = int(ts[-1])
+        for track, index in split(batch, tracks):
+            track.scan(batch, index)
+
+
+def _is_newest_first(file: BarFile, tracks: Sequence[Track]) -> bool:
+    """Whether the first rows go back in time, which some vendors' files do from end to end.
+
+    If a later row breaks that order, the file is just unsorted, and read as it stands it says where.
+    """
+    first = next(file.batches(batch_rows=4096), None)
+    if first is None:
+        return False
+    backwards = [
+        bool(ts[1] < ts[0])
+        for track, index in split(first, tracks)
+        if len(ts := first.ts if index is None else first.ts[index]) > 1
+    ]
+    if not any(backwards):
+        return False
+    for batch in file.batches():
+        for _, index in split(batch, tracks):
+            ts = batch.ts if index is None else batch.ts[index]
+            if not bool((ts[1:] < ts[:-1]).all()):
+                return False
+    for track in tracks:
+        track.restart(newest_first=True)
+    return True
+
+
+def _span(tracks: Sequence[Track]) -> tuple[int, int]:
+    """Stored stamps that can belong to the tracks' bars."""
+    low = min(track.start for track in tracks)
+    high = max(track.end for track in tracks)
+    limits = np.iinfo(np.int64)
+    return max(low, int(limits.min) + _MARGIN) - _MARGIN, min(high, int(limits.max) - _MARGIN) + _MARGIN
+
+
+class TrackStream:
+    """The bars of one track, chunk after chunk; `pull` until `done`."""
+
+    def __init__(self, track: Track) -> None:
+        self.track = track
+        self._queue: deque[Bars] = deque()
+        self._walker = DayWalker(track.clock, drop_fillers=True) if track.drop_fillers else None
+        self._left = track.rows
+
+    @property
+    def done(self) -> bool:
+        """True once every bar of the track has been pulled."""
+        return self._left == 0
+
+    def offer(self, batch: Batch, index: npt.NDArray[np.intp] | None) -> None:
+        """Take the track's rows of `batch`, to be pulled later."""
+        bars = self.track.process(batch, index, self._walker)
+        if len(bars):
+            self._queue.append(bars)
+
+    def take(self) -> Bars | None:
+        """The next chunk that is at hand; None where the file has to be read on."""
+        if not self._queue:
+            return None
+        bars = self._queue.popleft()
+        self._left -= len(bars)
+        if self._left < 0:
+            raise self._changed()
+        return bars
+
+    def pull(self, reader: FileReader) -> Bars:
+        """The next chunk.
+
+        Raises:
+            DataError: the file has other rows than at its scan.
+        """
+        while True:
+            bars = self.take()
+            if bars is not None:
+                return bars
+            if not reader.advance():
+                raise self._changed()
+
+    def _changed(self) -> DataError:
+        return DataError(
+            "the file changed while it was replayed", where=str(self.track.file.path),
+            hint="replay it again once nothing writes to it",
+        )
+
+
+class FileReader:
+    """Reads a file forward for the streams of one or more of its tracks."""
+
+    def __init__(
+        self, file: BarFile, streams: Sequence[TrackStream], scan: FileScan, batch_rows: int,
+        rows: tuple[int, int] | None,
+    ) -> None:
+        self._streams = {stream.track: stream for stream in streams}
+        tracks = list(self._streams)
+        self._tracks = tracks
+        self._batches = file.batches(
+            batch_rows=batch_rows, span=_span(tracks), rows=rows, reverse=scan.newest_first
+        )
+
+    def advance(self) -> bool:
+        """Read one batch and hand its rows out; False at the end."""
+        batch = next(self._batches, None)
+        if batch is None:
+            return False
+        for track, index in split(batch, self._tracks):
+            self._streams[track].offer(batch, index)
+        return True
+
+
+def open_streams(
+    tracks: Sequence[Track], scans: dict[BarFile, FileScan], *, batch_rows: int = DEFAULT_BATCH_ROWS
+) -> list[tuple[TrackStream, FileReader]]:
+    """A stream for every track, in their order, with the reader that feeds it."""
+    streams = [TrackStream(track) for track in tracks]
+    by_file: dict[BarFile, list[TrackStream]] = {}
+    for stream in streams:
+        by_file.setdefault(stream.track.file, []).append(stream)
+    readers: dict[TrackStream, FileReader] = {}
+    for file, members in by_file.items():
+        scan = scans[file]
+        if len(members) == 1 or scan.in_time_order or all(m.track.code is None for m in members):
+            first = min(member.track.first_row for member in members)
+            last = max(member.track.last_row for member in members)
+            together = min(DEFAULT_BATCH_ROWS, batch_rows * len(members))
+            shared = FileReader(file, members, scan, together, (first, last + 1))
+            readers.update(dict.fromkeys(members, shared))
+        else:
+            for member in members:
+                rows = (member.track.first_row, member.track.last_row + 1)
+                readers[member] = FileReader(file, [member], scan, batch_rows, rows)
+    return [(stream, readers[stream]) for stream in streams]
+
+
