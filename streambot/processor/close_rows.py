@@ -16,6 +16,8 @@ import numpy as np
 from streambot.domain.ticks import TickBlock, TickFlag
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from streambot.streams.frame import Frame
 
 _BAR_CLOSE = int(TickFlag.BAR_CLOSE)
@@ -32,29 +34,35 @@ class CloseRows:
         ticks = frame.ticks
         closes = len(frame.closes)
         if self._held is not None and closes:
-            ticks = TickBlock(
-                *(np.concatenate(pair) for pair in zip(self._held, ticks, strict=True))  # type: ignore[arg-type]
-            )
+            ticks = _joined(self._held, ticks)
             self._held = None
         if len(ticks) and int(ticks.bar[-1]) >= closes:
             waits = (ticks.bar >= closes) & (ticks.flags & _BAR_CLOSE != 0)
             if waits.any():
-                self._hold(
-                    TickBlock(
-                        instrument=ticks.instrument[waits],
-                        bar=np.zeros(int(waits.sum()), np.uint16),
-                        flags=ticks.flags[waits],
-                        ts=ticks.ts[waits],
-                        price=ticks.price[waits],
-                        size=ticks.size[waits],
-                    )
-                )
-                ticks = TickBlock(*(column[~waits] for column in ticks))  # type: ignore[arg-type]
+                rows = _picked(ticks, waits)
+                rows.bar[:] = 0  # the next frame begins with the interval that is open now
+                self._held = rows if self._held is None else _joined(self._held, rows)
+                ticks = _picked(ticks, ~waits)
         return frame if ticks is frame.ticks else msgspec.structs.replace(frame, ticks=ticks)
 
-    def _hold(self, rows: TickBlock) -> None:
-        if self._held is not None:
-            rows = TickBlock(
-                *(np.concatenate(pair) for pair in zip(self._held, rows, strict=True))
-            )
-        self._held = rows
+
+def _picked(ticks: TickBlock, rows: npt.NDArray[np.bool_]) -> TickBlock:
+    return TickBlock(
+        instrument=ticks.instrument[rows],
+        bar=ticks.bar[rows],
+        flags=ticks.flags[rows],
+        ts=ticks.ts[rows],
+        price=ticks.price[rows],
+        size=ticks.size[rows],
+    )
+
+
+def _joined(first: TickBlock, second: TickBlock) -> TickBlock:
+    return TickBlock(
+        instrument=np.concatenate((first.instrument, second.instrument)),
+        bar=np.concatenate((first.bar, second.bar)),  # type: ignore[arg-type]
+        flags=np.concatenate((first.flags, second.flags)),
+        ts=np.concatenate((first.ts, second.ts)),
+        price=np.concatenate((first.price, second.price)),
+        size=np.concatenate((first.size, second.size)),
+    )
