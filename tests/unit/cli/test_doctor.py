@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streambot.cli import doctor
-from streambot.cli.doctor import Finding
+from streambot.cli import doctor_checks
+from streambot.cli.doctor_checks import Finding
 from streambot.domain.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def check_odd() -> Iterator[Finding]:
 def test_a_check_that_raises_is_a_finding(
     streambot: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "CHECKS", (check_disk, check_broker, check_odd))
+    monkeypatch.setattr(doctor_checks, "CHECKS", (check_disk, check_broker, check_odd))
     said = streambot("doctor", "--json")
     document = json.loads(said.out)
     assert said.code == 5  # the broker's code: the first check that failed
@@ -47,7 +47,7 @@ def test_a_check_that_raises_is_a_finding(
 
 
 def test_warnings_alone_are_healthy(streambot: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "CHECKS", (check_disk,))
+    monkeypatch.setattr(doctor_checks, "CHECKS", (check_disk,))
     said = streambot("doctor")
     assert said.code == 0
     assert "warn  disk" in said.out
@@ -59,12 +59,12 @@ def test_kafka_is_off_without_its_folder_and_warned_about_when_it_is_empty(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     monkeypatch.delenv("KAFKA_HOME", raising=False)
-    assert [finding.status for finding in doctor.check_kafka()] == ["off"]
+    assert [finding.status for finding in doctor_checks.check_kafka()] == ["off"]
     monkeypatch.setenv("KAFKA_HOME", str(tmp_path))
-    assert next(iter(doctor.check_kafka())).status == "warn"
+    assert next(iter(doctor_checks.check_kafka())).status == "warn"
 
 
 def test_python_and_packages_of_this_machine_are_found() -> None:
-    found = [*doctor.check_python(), *doctor.check_packages()]
+    found = [*doctor_checks.check_python(), *doctor_checks.check_packages()]
     assert all(finding.status in {"ok", "warn"} for finding in found)
     assert "msgspec" in found[2].detail
