@@ -1,6 +1,6 @@
 """The table of settings in `docs/operations.md`, made from the settings themselves.
 
-    python tools/settings_table.py        # writes it; a test compares
+    python -m tools.settings_table        # writes it; a test compares
 
 Names, variables, flags and defaults come from `domain.setting_table`, what they mean from the docstring of
 `SimulationConfig`.

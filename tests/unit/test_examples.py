@@ -1,0 +1,43 @@
+"""Every example runs, and does what it says."""
+
+from __future__ import annotations
+
+import importlib
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from benchmarks.bars import random_walk
+from benchmarks.engine import as_block
+from examples.sma_cross import SmaCross
+from streambot.domain.instruments import Instrument, InstrumentType
+from streambot.engine.backtesting import BacktestingEngine
+from streambot.engine.scripts import Script
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.py"))
+
+
+def test_the_example_strategy_gives_the_fills_of_the_built_in_one():
+    stock = Instrument(symbol="X", type=InstrumentType.STOCK, lot_size=1, tick_size=Decimal("0.01"))
+    bars = as_block(random_walk(20_000))
+    theirs = BacktestingEngine(stock).run(bars, SmaCross()).events
+    ours = BacktestingEngine(stock).run(bars, Script.SMA_CROSS).events
+    assert len(ours) > 500, "the walk must cross often, or this compares nothing"
+    assert theirs == ours
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_can_be_imported_without_doing_anything(path, capsys):
+    importlib.import_module(f"examples.{path.stem}")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_example_strategy_stays_short():
+    """The tutorial is ten lines long, and people count."""
+    text = (EXAMPLES[0].parent / "sma_cross.py").read_text(encoding="utf-8")
+    body = text.partition("class SmaCross")[2].splitlines()[1:]
+    code = [
+        line for line in body if line.strip() and not line.strip().startswith(('"""', "def", "#"))
+    ]
+    assert len(code) <= 12
