@@ -31,10 +31,9 @@ DEFAULT = "default"
 _PREFIX = "STREAMBOT_"
 _PASSWORD = "kafka_sasl_password"  # noqa: S105  # the name of a setting
 _PASSWORD_FILE = "kafka_sasl_password_file"  # noqa: S105
-# Folders that the tests look for data and vectors in.
-_FOREIGN = frozenset(
-    _PREFIX + name for name in ("DATA", "VECTORS", "KERNEL_CACHE", "REQUIRE_ALL", "TEST_SEED")
-)
+# What compiled code and the tests read themselves.
+_FOREIGN = frozenset({"DATA", "VECTORS", "KERNEL_CACHE", "REQUIRE_ALL", "TEST_SEED"})
+_TYPO = 0.75  # likeness from which on an unknown variable is a mistyped setting
 
 
 class Resolved(NamedTuple):
@@ -135,7 +134,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, _Given]:
     by_variable = {s.variable: s for s in SETTINGS.values() if s.in_environment}
     given: dict[str, _Given] = {}
     for variable in sorted(environment):
-        if not variable.startswith(_PREFIX) or variable in _FOREIGN:
+        name = variable.removeprefix(_PREFIX)
+        if name == variable or name in _FOREIGN:
             continue
         failure = ConfigError("", where=f"${variable}")
         text = environment[variable]

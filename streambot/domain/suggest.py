@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _LONGEST = 64  # of what a person could have meant: difflib is quadratic
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str | None:
     """The known word most like `word`, or begun by it; case does not count; None: none is near."""
     if len(word) > _LONGEST:
         return None
@@ -19,7 +19,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     starts = [c for f, c in by_folded.items() if f and word.casefold().startswith(f) and len(f) > 2]
     if starts:
         return max(starts, key=len)
-    found = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=likeness)
     return by_folded[found[0]] if found else None
 
 

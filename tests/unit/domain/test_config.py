@@ -250,7 +250,8 @@ def test_unknown_keys_and_variables_get_a_did_you_mean():
 
 
 def test_the_tests_own_variables_are_no_settings():
-    assert resolve({}, {"STREAMBOT_DATA": "/nowhere", "STREAMBOT_VECTORS": "/nowhere"}).config == SimulationConfig()
+    others = ("DATA", "VECTORS", "KERNEL_CACHE", "REQUIRE_ALL", "TEST_SEED", "HOMEPAGE")
+    assert resolve({}, {f"STREAMBOT_{name}": "/nowhere" for name in others}).config == SimulationConfig()
 
 
 @pytest.mark.parametrize(
