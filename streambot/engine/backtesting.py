@@ -48,6 +48,7 @@ from streambot.engine.slots import (
 )
 from streambot.engine.strategy import Strategy, StrategyPlayer
 from streambot.engine.valuation import equity_at, unrealized_at
+from streambot.jit import njit
 
 if TYPE_CHECKING:
     from streambot.domain.instruments import Instrument
@@ -58,25 +59,25 @@ DEFAULT_CAPITAL = Decimal(1_000_000)
 
 
 class BacktestResult:
-    """What one call of `run` brought; decoded when asked for.
-
-    Attributes:
-        event_records: `EVENT` [n], in order of processing.
-        mark_records: `MARK` [m].
-    """
+    """What one call of `run` brought; put together and decoded when asked for."""
 
     def __init__(
-        self,
-        instrument: Instrument,
-        event_records: npt.NDArray[np.void],
-        mark_records: npt.NDArray[np.void],
-        *,
-        halts: bool,
+        self, instrument: Instrument, events: list[bytes], marks: list[bytes], *, halts: bool
     ) -> None:
-        self.event_records = event_records
-        self.mark_records = mark_records
         self._instrument = instrument
+        self._events = events
+        self._marks = marks
         self._halts = halts
+
+    @cached_property
+    def event_records(self) -> npt.NDArray[np.void]:
+        """`EVENT` [n], in order of processing."""
+        return np.frombuffer(b"".join(self._events), EVENT)
+
+    @cached_property
+    def mark_records(self) -> npt.NDArray[np.void]:
+        """`MARK` [m]."""
+        return np.frombuffer(b"".join(self._marks), MARK)
 
     @cached_property
     def events(self) -> list[EngineEvent]:
@@ -87,6 +88,15 @@ class BacktestResult:
     def marks(self) -> list[Mark]:
         """State of the slot at barriers, fills, settlements and session closes."""
         return decode_marks(self.mark_records, self._instrument.symbol)
+
+
+@njit
+def is_sorted(times: npt.NDArray[np.int64]) -> bool:
+    """True where no time is earlier than the one before it."""
+    backwards = 0
+    for k in range(1, len(times)):
+        backwards += times[k] < times[k - 1]
+    return backwards == 0
 
 
 class BacktestingEngine:
@@ -196,7 +206,7 @@ class BacktestingEngine:
                 return advance_ticks(*common, given, data, ends, self._barrier, rows, *answer)
             return advance_bars(*common, given, data, self._barrier, *answer)
 
-        rows, ends = np.arange(len(data)), closes
+        rows, ends = np.arange(len(data) if isinstance(data, TickBlock) else 0), closes
         if self._player is not None:
             self._player.play(advance, len(data), self._slot, self._log, drain)
         else:
@@ -211,8 +221,8 @@ class BacktestingEngine:
             drain()
         return BacktestResult(
             self.instrument,
-            np.frombuffer(b"".join(events), EVENT),
-            np.frombuffer(b"".join(marks), MARK),
+            events,
+            marks,
             halts=self.limits.halt_on_breach,
         )
 
@@ -220,7 +230,7 @@ class BacktestingEngine:
         if isinstance(data, TickBlock) and closes is None:
             raise DataError("ticks need `closes`, the close time of every interval")
         last = int(self._slot["close_ts"][0])
-        if len(data) and (np.any(np.diff(data.ts) < 0) or int(data.ts[0]) < last):
+        if len(data) and (not is_sorted(data.ts) or int(data.ts[0]) < last):
             raise DataError("bars and ticks must come in time order", hint="sort them by `ts`")
 
     def _encode_given(

@@ -3,8 +3,8 @@
 Theory of operation. A slot is a small state machine over integers. `on_tick` does, in this order
 (`docs/market-rules.md`, The order of things inside a bar): settle an option that expired before
 this tick; at a bar's first tick the closing after a breach, then the waiting order; unless this
-tick filled an entry, the liquidation of a short, else the trailing stop. `on_close` settles what
-expires by the barrier, measures drawdown, and marks. Both write events and marks into the log that
+tick filled an entry, the liquidation of a short, else the trailing stop. At a barrier the drivers
+settle what expires by it, measure drawdown, and mark (`drive`). Both write events and marks into the log that
 the caller owns.
 
 p is one `PARAMS` record, s one `SLOT` record, log one `LOG` record.
@@ -376,19 +376,49 @@ def quiet_range(p: Record, s: Record) -> tuple[int, int, int]:
 
 
 @njit
-def on_close(p: Record, s: Record, log: Record, barrier: int, ts: int, row: int) -> None:
-    """A bar of this slot closes at `barrier`: settlement, peak and breach. The mark follows apart."""
-    s.barrier = barrier
+def stays_quiet(p: Record, s: Record, high: int, low: int, close_ts: int) -> bool:
+    """Whether no path through a bar can end or change the position, except for the best price.
+
+    True: the best price and the stop have followed the bar's better extreme, as they would have on
+    any path. False: nothing has changed, and the bar must be walked tick by tick.
+    """
+    if s.side == 0:
+        return True
+    if p.is_option != 0 and s.expiry <= close_ts:
+        return False
+    good, bad = (high, low) if s.side > 0 else (low, high)
+    if _liquidation_due(p, s, bad):
+        return False
+    if p.enforce_stop == 0:
+        follow(p, s, good)
+        return True
+    best, stop, width = s.best, s.stop, s.width
+    follow(p, s, good)
+    if is_met(s, bad):
+        s.best, s.stop, s.width = best, stop, width
+        return False
+    return True
+
+
+@njit
+def settle_expired(p: Record, s: Record, log: Record, ts: int, row: int) -> None:
+    """Settle an option that expires by the barrier at `ts`."""
     if s.side != 0 and p.is_option != 0 and s.expiry <= ts:
         settle(p, s, log, row)
+
+
+@njit
+def stamp_close(s: Record, barrier: int, ts: int) -> None:
+    """A bar of this slot closed at `barrier`."""
+    s.barrier = barrier
     s.in_bar = 0
     s.close_ts = ts
     s.bars += 1
 
 
 @njit
-def measure_risk(p: Record, s: Record, log: Record, ts: int, row: int) -> None:
-    """Peak, drawdown and breach at a barrier (`docs/market-rules.md`, Termination)."""
+def measure_risk(p: Record, s: Record) -> bool:
+    """Peak and drawdown at a barrier; True at a breach (`docs/market-rules.md`, Termination)."""
     equity = equity_at(p, s, s.last_price)
     if equity > s.peak_equity:
         s.peak_equity = equity
@@ -402,20 +432,19 @@ def measure_risk(p: Record, s: Record, log: Record, ts: int, row: int) -> None:
         s.peak_risk = risk
         s.breach_below = breach_threshold(risk, p.drawdown_bp)
         s.alerted = 0
-    elif risk < s.breach_below and s.halted == 0 and s.alerted == 0:
-        _event(s, log, EV_BREACHED, ts, row)
-        if p.halt_on_breach != 0:
-            s.halted = 1
-            s.breach_close = 1 if s.side != 0 else 0
-        else:
-            s.alerted = 1
+        return False
+    return bool(risk < s.breach_below and s.halted == 0 and s.alerted == 0)
 
 
 @njit
-def settle_expired(p: Record, s: Record, log: Record, ts: int, row: int) -> None:
-    """Settle an option that expires by `ts`, a barrier at which this slot closes no bar."""
-    if s.side != 0 and p.is_option != 0 and s.expiry <= ts:
-        settle(p, s, log, row)
+def breach(p: Record, s: Record, log: Record, ts: int, row: int) -> None:
+    """Drawdown went beyond the limit: halt and close at the next bar's first tick, or alert once."""
+    _event(s, log, EV_BREACHED, ts, row)
+    if p.halt_on_breach != 0:
+        s.halted = 1
+        s.breach_close = 1 if s.side != 0 else 0
+    else:
+        s.alerted = 1
 
 
 @njit
