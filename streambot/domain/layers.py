@@ -149,8 +149,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, _Given]:
                 given[setting.name] = _Given(value, failure.where, failure)
         else:
             # Compared without the prefix, which would make everything look alike.
-            best = nearest(variable.removeprefix(_PREFIX), (s.name.upper() for s in by_variable.values()))
-            if best is not None:  # a typo; what is like nothing known belongs to somebody else
+            best = nearest(name, (s.name.upper() for s in by_variable.values()), likeness=_TYPO)
+            if best is not None:  # what is like nothing known belongs to somebody else
                 raise _filled(failure, "no setting has this name", f"did you mean ${_PREFIX}{best}?")
     return given
 
