@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,14 +19,14 @@ from streambot.cli.groups import AsJson, single
 from streambot.cli.human import count
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.where import compile_where
-from streambot.domain.errors import UsageError
+from streambot.domain.errors import BrokerError, UsageError
 from streambot.domain.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from streambot.cli.lines import View
     from streambot.cli.seen_run import SeenRun
     from streambot.cli.tail_files import Batch, Row
-    from streambot.domain.config import SimulationConfig
+    from streambot.domain.kafka_settings import KafkaSecurity
 
 EXIT_INTERRUPTED = 130
 LAST_LINES = 10
@@ -47,11 +48,10 @@ def tail(
         ),
     ] = None,
     lines: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "-n",
             metavar="N",
-            min=0,
             help=f"Without --from: begin with the last N lines (default {LAST_LINES}). "
             "With it: stop after N.",
         ),
@@ -81,18 +81,19 @@ def tail(
     if stream not in STREAMS:
         raise UsageError(f"there is no stream `{stream}`", hint=did_you_mean(stream, STREAMS))
     settings = read_settings({"runs_dir": runs_dir}, config).config
-    seen = see_run(_folder(settings), run)
+    seen = see_run(Path(settings.runs_dir), run)
     view = make_view(stream, seen.traded, None if as_json else terminal_width())
     session = _Session(
         seen, stream, view,
+        start=start,
         first=_first(stream, seen, start),
-        whole=start is not None,
-        lines=lines,
+        lines=_line_count(lines),
         matches=compile_where(where, view.fields) if where is not None else None,
         as_json=as_json,
     )  # fmt: skip
     try:
-        asyncio.run(session.play(_rows(seen, stream, settings, session), follow=follow))
+        rows = _rows(seen, stream, settings.kafka, session)
+        asyncio.run(session.play(rows, follow=follow))
     except KeyboardInterrupt:
         say(f"{session.shown:,} shown", style="dim")
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -103,8 +104,8 @@ class _Session:
     """What to print of the rows that come, and how many of them were printed.
 
     Args:
+        start: where the person said to begin; None: with the last lines.
         first: market time of the first row to print, UTC ns; None: any.
-        whole: begin where the person said; else with the last lines.
         lines: how many, see `tail -n`.
         matches: the filter.
     """
@@ -115,16 +116,17 @@ class _Session:
         stream: str,
         view: View,
         *,
+        start: str | None,
         first: int | None,
-        whole: bool,
         lines: int | None,
         matches: Callable[[Row], bool] | None,
         as_json: bool,
     ) -> None:
         self.stream = stream
         self.first = first
-        self.last = None if whole else LAST_LINES if lines is None else lines
-        self.most = lines if whole else None
+        self.start = start
+        self.last = None if start else LAST_LINES if lines is None else lines
+        self.most = lines if start else None
         self.matches = matches
         self.shown = 0
         self._seen = seen
@@ -141,7 +143,7 @@ class _Session:
                     self._print(row)
                 window = None
                 if not follow:
-                    break
+                    return
                 continue
             for row in filter(self._wanted, batch):
                 if window is not None:
@@ -180,10 +182,12 @@ class _Session:
             say(f"run {record.run} ({self._seen.state}): nothing in {self.stream}", style="dim")
 
 
-def _folder(settings: SimulationConfig) -> Any:
-    from pathlib import Path
-
-    return Path(settings.runs_dir)
+def _line_count(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise UsageError(f"`{text[:60]}` is no count of lines", where="-n", hint="-n 100")
+    return int(text)
 
 
 def _first(stream: str, seen: SeenRun, start: str | None) -> int | None:
@@ -208,17 +212,48 @@ def _first(stream: str, seen: SeenRun, start: str | None) -> int | None:
 
 
 async def _rows(
-    seen: SeenRun, stream: str, settings: SimulationConfig, session: _Session
+    seen: SeenRun, stream: str, security: KafkaSecurity, session: _Session
 ) -> AsyncIterator[Batch]:
-    """Rows of the stream from where they are: the broker of a living run, else its files."""
+    """Rows of the stream from where they are: the broker of a living run, else its files.
+
+    Raises:
+        BrokerError: ticks are asked for, and nobody keeps them any more.
+    """
+    from streambot.cli.tail_broker import IN_PROCESS, Place, broker_rows
     from streambot.cli.tail_files import file_rows
     from streambot.processor.stream_files import file_of
 
-    del settings
-    plain = session.matches is None and session.first is None and stream != "orders"
-    last = session.last if plain else None
-    async for batch in file_rows(file_of(seen.path, stream), living=lambda: seen.living, last=last):
-        yield batch
+    record = seen.record
+    # An order's record may hold none or many, so its last lines are found by reading them all.
+    last = session.last if session.matches is None and stream != "orders" else None
+    at_end = session.start == "end"
+    lasting = record.broker != IN_PROCESS and not record.embedded
+    reachable = record.broker != IN_PROCESS and stream in record.topics
+    if reachable and (seen.living or (stream == "ticks" and lasting)):
+        place = Place(at="end" if at_end else "beginning", last=last, first_ts=session.first)
+        rows = broker_rows(seen, stream, place, security)
+    elif stream == "ticks":
+        why = "are kept inside its own process" if seen.living else "went with its broker"
+        raise BrokerError(
+            f"the ticks of run {record.run} {why}",
+            hint="tail ticks while a run goes, or keep them on Kafka with --bootstrap-servers",
+        )
+    else:
+        rows = file_rows(
+            file_of(seen.path, stream), living=lambda: seen.living, last=0 if at_end else last
+        )
+    async for batch in rows:
+        yield batch if batch is None else [row for one in batch for row in _single(stream, one)]
+
+
+def _single(stream: str, row: Row) -> list[Row]:
+    """One row a line: an `orders` record holds all orders of its barriers, or none (HOLD)."""
+    from streambot.cli.tail_views import ORDER_FIELDS, timed
+
+    if stream != "orders":
+        return [timed(row)]
+    common = {name: row.get(name) for name in ORDER_FIELDS}
+    return [{**common, **order} for order in row["orders"]]
 
 
 app = single(tail)
