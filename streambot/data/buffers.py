@@ -108,7 +108,7 @@ class TrackBuffers:
             filled -= used
         capacity = self.flags.shape[1]
         if filled + rows > capacity:
-            wider = max(filled + rows, 2 * capacity)
+            wider = max(filled + rows, 2 * capacity) // 16 * 16 + 24
             columns = np.empty((_COLUMNS, len(self._tracks), wider), dtype=np.int64)
             columns[:, :, :capacity] = self._columns
             flags = np.empty((len(self._tracks), wider), dtype=np.uint8)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from streambot.data.expand import path_prices, tick_offset, tick_size_at
+from streambot.data.expand import even_share, path_prices, tick_offset
 from streambot.domain.ticks import TickFlag
 from streambot.domain.units import NANOS_PER_DAY
 from streambot.jit import njit
@@ -155,6 +155,14 @@ def bars_before(ts: Int64Array, ready: Int64Array, cursor: Int64Array, until: in
 
 
 @njit
+def _tick_flag(at: int, flag: int, count: int) -> int:
+    """Flags of a bar's tick number `at`: the bar's own ones are its last tick's."""
+    if at == 0:
+        return _OPEN
+    return flag if at == count - 1 else 0
+
+
+@njit
 def emit(
     ts: Int64Array, ends: Int64Array, flags: UInt8Array, open_: Int64Array, high: Int64Array,
     low: Int64Array, close: Int64Array, volume: Int64Array, ready: Int64Array, cursor: Int64Array,
@@ -166,10 +174,13 @@ def emit(
     """Write all ticks before `until`, in order; how many."""
     tracks = len(ready)
     instruments = len(track_of)
-    prices = np.empty((tracks, count), dtype=np.int64)
+    prices = np.empty(tracks * count, dtype=np.int64)
     head = np.empty(tracks, dtype=np.int64)  # stamp of each track's next tick
-    pathed = np.full(tracks, -1, dtype=np.int64)  # row whose path stands in `prices`
+    pathed = np.full(tracks, -1, dtype=np.int64)  # row whose path stands in `prices` and `sizes`
+    sizes = np.empty((tracks, 2), dtype=np.int64)  # volume of a bar's last tick, and of each other
     members = np.empty(instruments, dtype=np.int64)
+    stamps = np.empty(count, dtype=np.int64)
+    intervals = np.empty(count, dtype=np.uint32)
     for k in range(tracks):
         head[k] = FOREVER
         if cursor[k] < ready[k]:
@@ -208,29 +219,35 @@ def emit(
             if pathed[k] != row:
                 path_prices(
                     open_[k, row], high[k, row], low[k, row], close[k, row], ts[k, row], keys[k], bridge,
-                    prices[k],
+                    count, prices, k * count,
                 )
+                share = even_share(volume[k, row], count)
+                sizes[k, 1] = share
+                sizes[k, 0] = share if share < 0 else volume[k, row] - (count - 1) * share
                 pathed[k] = row
         if whole and end <= following and end <= until:
             for at in range(count):
-                stamp = now + tick_offset(at, end - now, count)
-                while interval < len(closes) and closes[interval] <= stamp:
+                stamps[at] = now + tick_offset(at, end - now, count)
+                while interval < len(closes) and closes[interval] <= stamps[at]:
                     interval += 1
-                for m in range(size):
-                    k = track_of[members[m]]
-                    row = cursor[k]
-                    out_instrument[written] = members[m]
-                    out_bar[written] = interval
-                    out_ts[written] = stamp
-                    out_price[written] = prices[k, at]
-                    out_size[written] = tick_size_at(at, volume[k, row], count)
-                    flag = 0
-                    if at == 0:
-                        flag = _OPEN
-                    if at == count - 1:
-                        flag |= flags[k, row]
-                    out_flags[written] = flag
-                    written += 1
+                intervals[at] = interval
+            for m in range(size):
+                i = members[m]
+                k = track_of[i]
+                to = written + m
+                for at in range(count):
+                    out_instrument[to] = i
+                    out_bar[to] = intervals[at]
+                    out_flags[to] = 0
+                    out_ts[to] = stamps[at]
+                    out_price[to] = prices[k * count + at]
+                    out_size[to] = sizes[k, 1]
+                    to += size
+                out_flags[written + m] = _OPEN
+                to -= size
+                out_flags[to] = flags[k, cursor[k]]
+                out_size[to] = sizes[k, 0]
+            written += size * count
             for k in range(tracks):
                 if head[k] == now:
                     cursor[k] += 1
@@ -245,14 +262,9 @@ def emit(
             out_instrument[written] = members[m]
             out_bar[written] = interval
             out_ts[written] = now
-            out_price[written] = prices[k, at]
-            out_size[written] = tick_size_at(at, volume[k, row], count)
-            flag = 0
-            if at == 0:
-                flag = _OPEN
-            if at == count - 1:
-                flag |= flags[k, row]
-            out_flags[written] = flag
+            out_price[written] = prices[k * count + at]
+            out_size[written] = sizes[k, np.int64(at < count - 1)]
+            out_flags[written] = _tick_flag(at, flags[k, row], count)
             written += 1
         for k in range(tracks):
             if head[k] == now:

@@ -17,7 +17,8 @@ def low_first(open_: int, high: int, low: int, close: int) -> bool:
     """True where the low comes before the high; prices in ticks."""
     to_high = high - open_
     to_low = open_ - low
-    return to_low < to_high or (to_low == to_high and close >= open_)
+    # Not `or` and `and`: no processor can predict those branches.
+    return (to_low < to_high) | ((to_low == to_high) & (close >= open_))
 
 
 @njit
