@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import TYPE_CHECKING
 
 import pytest
 
+from streambot.adapters.broker import ApacheBroker, EmbeddedBroker
+from streambot.adapters.kafka import APACHE, EMBEDDED, KafkaLog
 from streambot.streams.memory import MemoryLog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from streambot.streams.ports import Log
 
@@ -24,8 +27,31 @@ def name(request: pytest.FixtureRequest) -> Callable[[str], str]:
     return lambda stream: f"test.r{number}.{stream}"
 
 
-@pytest.fixture(params=["memory"])
-async def log(request: pytest.FixtureRequest) -> AsyncIterator[Log]:
-    log = MemoryLog()
-    yield log
-    await log.close()
+@pytest.fixture(scope="session", params=["memory", "embedded", "apache"])
+def broker(request: pytest.FixtureRequest, tmp_path_factory) -> Iterator[str | None]:
+    """Address of a broker that lives as long as the session; None for the in-process log."""
+    if request.param == "memory":
+        yield None
+        return
+    if request.param == "embedded":
+        starting = EmbeddedBroker()
+    else:
+        home = request.getfixturevalue("kafka_home")
+        starting = ApacheBroker(home, tmp_path_factory.mktemp("kafka"))
+    with asyncio.Runner() as runner:
+        runner.run(starting.start())
+        try:
+            yield starting.address
+        finally:
+            runner.run(starting.stop())
+
+
+@pytest.fixture
+async def log(broker: str | None, request: pytest.FixtureRequest) -> AsyncIterator[Log]:
+    if broker is None:
+        opened: Log = MemoryLog()
+    else:
+        profile = EMBEDDED if "embedded" in request.node.name else APACHE
+        opened = await KafkaLog.open(broker, profile=profile)
+    yield opened
+    await opened.close()

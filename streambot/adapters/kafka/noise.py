@@ -1,0 +1,87 @@
+"""What aiokafka says in its log: counted, and kept from people's eyes.
+
+Everything that matters comes back as an exception and becomes a `StreambotError`. The log tells
+every retry of every background task besides: a dead broker alone fills a screen. So a message that
+is known is counted; one that is not known is passed on as a warning of this package.
+
+`NotEnoughReplicasError ... retrying` deserves a word: during a transaction it is the broker's
+verification (KIP-890) answering an old client while a partition is being added. The retry succeeds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+_log = logging.getLogger(__name__)
+
+_KNOWN = (
+    # Connections and their retries: the log's watch says it once, when it is true for good.
+    'Unable connect to "%s:%s": %s',
+    "Unable connect to node with id %s: %s",
+    'Unable to request metadata from "%s:%s": %s',
+    "Unable to request metadata from node with id %s: %r",
+    "Unable to update metadata from %s",
+    "No broker metadata found in MetadataResponse -- ignoring.",
+    "Failed fetch messages from %s: %s",
+    "Failed fetch offsets from %s: %s",
+    "Cannot send %r to %s: %r",
+    "Could not send %r: %r",
+    "Got error produce response: %s",
+    "Got error produce response on topic-partition %s, retrying. Error: %s",
+    "FindCoordinator Request failed: %s",
+    "Unexpected error during InitProducerIdRequest: %s",
+    "Unexpected exception in AIOKafkaConnection",
+    # Topics that come and go: checked, and reported, by `KafkaLog`.
+    "Topic %s is not available during auto-create initialization",
+    "Topic %s not found in cluster metadata",
+    "Topic %s is not authorized for this client",
+    "Error fetching metadata for topic %s: %s",
+    "Unexpected error while fetching data: %s",
+    "Not authorized to read from topic %s.",
+    "Attempt to fetch offsets for partition %s failed due to: %s",
+    "Received unknown topic or partition error in ListOffset request for partition %s.",
+    "Sending username and password in the clear",
+)
+
+
+class _Counting(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.counts: Counter[str] = Counter()
+        self.last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        template = str(record.msg)
+        self.last = record.getMessage()
+        if template.startswith(_KNOWN):
+            self.counts[template] += 1
+        else:
+            self.counts["unknown"] += 1
+            _log.warning("aiokafka: %s", self.last)
+
+
+_handler = _Counting()
+
+
+def silence() -> None:
+    """Take over aiokafka's log. A second call does nothing."""
+    logger = logging.getLogger("aiokafka")
+    if _handler not in logger.handlers:
+        logger.addHandler(_handler)
+        logger.propagate = False
+
+
+def noise_counts() -> Counter[str]:
+    """How often each message was held back so far; `unknown` ones were passed on."""
+    return Counter(_handler.counts)
+
+
+def last_noise() -> str:
+    """The last message: why a connection failed stands nowhere else."""
+    return _handler.last
+
+
+def forget_noise() -> None:
+    """Forget the last message, before something whose reason should be told."""
+    _handler.last = ""

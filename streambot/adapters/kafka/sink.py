@@ -1,0 +1,140 @@
+"""Writer to Kafka: pipelined, in order, never silent about a record that was not stored."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from streambot.adapters.kafka.failures import told
+from streambot.domain.errors import BrokerError, StreambotError
+from streambot.streams.ports import MAX_RECORD_BYTES, Headers
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
+    from aiokafka.structs import RecordMetadata
+
+    from streambot.adapters.kafka.log import KafkaLog
+
+FLUSH_LIMIT_S = 60.0
+_STOP_LIMIT_S = 5.0
+
+
+class KafkaSink:
+    """`streams.ports.Sink` on one producer. Made by `KafkaLog.sink`.
+
+    aiokafka holds one batch per partition under way and one waiting; `append` waits while both are
+    full. Nobody awaits single records: what fails comes out of the next call, and of the future.
+    """
+
+    def __init__(self, log: KafkaLog, producer: AIOKafkaProducer) -> None:
+        self._log = log
+        self._producer = producer
+        self._pending: dict[asyncio.Future[int], str] = {}
+        self._failure: StreambotError | None = None
+        self._closed = False
+
+    async def append(
+        self, stream: str, partition: int, value: bytes, *, timestamp_ms: int,
+        key: bytes | None = None, headers: Headers = (),
+    ) -> asyncio.Future[int]:  # fmt: skip
+        """See `Sink.append`."""
+        self._check()
+        where = f"{stream}/{partition}"
+        if len(value) > MAX_RECORD_BYTES:
+            raise BrokerError(
+                f"a record of {len(value)} bytes is too large: the limit is {MAX_RECORD_BYTES}",
+                where=where,
+            )
+        await self._log.require(stream, partition)
+        client = self._producer.client
+        if client.cluster.partitions_for_topic(stream) is None:
+            await self._log.learn(client, stream)
+        sent = await self._log.bounded(
+            self._producer.send(
+                stream, value, key=key, partition=partition, timestamp_ms=timestamp_ms,
+                headers=list(headers),
+            ),
+            FLUSH_LIMIT_S,
+            f"handing over a record to {where}",
+        )  # fmt: skip
+        stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._pending[stored] = where
+        sent.add_done_callback(lambda done: self._settle(stored, done))
+        return stored
+
+    async def flush(self) -> None:
+        """See `Sink.flush`."""
+        self._check()
+        await self._flush()
+
+    async def close(self) -> None:
+        """See `Sink.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._failure is None:
+                await self._flush()
+        finally:
+            await self._stop()
+            self._log.forget(self)
+
+    def fail(self, failure: StreambotError) -> None:
+        """The log is lost: nothing under way will be stored, as far as anybody knows."""
+        self._failure = self._failure or failure
+        for stored in list(self._pending):
+            self._refuse(stored, failure)
+        # Lets go of everybody who waits inside aiokafka; it has no public way to say so.
+        with contextlib.suppress(AttributeError):
+            self._producer._message_accumulator.fail_all(failure)  # noqa: SLF001
+
+    async def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + FLUSH_LIMIT_S
+        while self._pending and self._failure is None:
+            left = limit - loop.time()
+            if left <= 0:
+                raise BrokerError(
+                    f"{len(self._pending)} records were not stored within {FLUSH_LIMIT_S:g} s",
+                    where=next(iter(self._pending.values())),
+                )
+            await asyncio.wait(self._pending, timeout=left)
+        if self._failure is not None:
+            raise self._failure
+
+    async def _stop(self) -> None:
+        """End the producer; where it waits for a broker that is gone, end its connections."""
+        try:
+            async with asyncio.timeout(_STOP_LIMIT_S):
+                await self._producer.stop()
+        except TimeoutError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_LIMIT_S):
+                    await self._producer.client.close()
+
+    def _settle(self, stored: asyncio.Future[int], done: asyncio.Future[RecordMetadata]) -> None:
+        cause = None if done.cancelled() else done.exception()
+        if stored.done():  # refused already
+            return
+        if cause is None and not done.cancelled():
+            del self._pending[stored]
+            stored.set_result(done.result().offset)
+            return
+        reason: Any = cause or ConnectionAbortedError("cancelled")
+        failure = told(reason, self._log.servers, self._pending[stored])
+        self._failure = self._failure or failure
+        self._refuse(stored, failure)
+
+    def _refuse(self, stored: asyncio.Future[int], failure: StreambotError) -> None:
+        self._pending.pop(stored, None)
+        if not stored.done():
+            stored.set_exception(failure)
+            stored.exception()  # told by the next call as well: nobody need look here
+
+    def _check(self) -> None:
+        self._log.check()
+        if self._closed:
+            raise BrokerError("the sink is closed")
+        if self._failure is not None:
+            raise self._failure

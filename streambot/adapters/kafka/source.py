@@ -1,0 +1,117 @@
+"""Reader of Kafka: partitions assigned by hand, no group, nothing committed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING
+
+from aiokafka import TopicPartition as KafkaPartition
+
+from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
+from streambot.domain.errors import BrokerError, TopicError
+from streambot.streams.ports import Record, Start, TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiokafka import AIOKafkaConsumer
+    from aiokafka.structs import ConsumerRecord
+
+    from streambot.adapters.kafka.log import KafkaLog
+
+_STOP_LIMIT_S = 5.0
+
+
+class KafkaSource:
+    """`streams.ports.Source` on one consumer. Made by `KafkaLog.source`.
+
+    A fetch is taken whole and handed out in pieces: aiokafka asks for the next one only when the
+    last one is used up, so that the broker works on it while the caller works on this one.
+    """
+
+    def __init__(
+        self, log: KafkaLog, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]
+    ) -> None:
+        self._log = log
+        self._consumer = consumer
+        self._positions = dict(offsets)
+        self._fetched: deque[Record] = deque()
+        self._closed = False
+
+    def begin(self) -> None:
+        """Assign the partitions and go to their offsets."""
+        self._consumer.assign([KafkaPartition(*place) for place in self._positions])
+        # Metadata of all topics, always: asking for one by name may create it.
+        self._consumer._client.set_topics([])  # noqa: SLF001
+        for place, offset in self._positions.items():
+            self._consumer.seek(KafkaPartition(*place), offset)
+
+    async def read(self, *, max_records: int = 64, timeout_s: float = 1.0) -> list[Record]:
+        """See `Source.read`."""
+        self._check()
+        if not self._fetched:
+            await self._fetch(timeout_s)
+            self._check()
+        found: list[Record] = []
+        while self._fetched and len(found) < max_records:
+            record = self._fetched.popleft()
+            found.append(record)
+            self._positions[TopicPartition(record.stream, record.partition)] = record.offset + 1
+        return found
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """See `Source.positions`."""
+        return dict(self._positions)
+
+    async def seek(self, stream: str, partition: int, start: Start) -> None:
+        """See `Source.seek`."""
+        self._check()
+        place = TopicPartition(stream, partition)
+        if place not in self._positions:
+            raise TopicError("this source does not read it", where=f"{stream}/{partition}")
+        offset = (await self._log.resolve({place: start}))[place]
+        self._fetched = deque(r for r in self._fetched if (r.stream, r.partition) != place)
+        self._positions[place] = offset
+        self._consumer.seek(KafkaPartition(*place), offset)
+
+    async def close(self) -> None:
+        """See `Source.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        self._fetched.clear()
+        try:
+            async with asyncio.timeout(_STOP_LIMIT_S):
+                await self._consumer.stop()
+        except TimeoutError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_LIMIT_S):
+                    await self._consumer._client.close()  # noqa: SLF001
+        self._log.forget(self)
+
+    async def _fetch(self, timeout_s: float) -> None:
+        batches: dict[KafkaPartition, list[ConsumerRecord]] = await self._log.bounded(
+            self._consumer.getmany(timeout_ms=max(0, int(timeout_s * 1_000))),
+            timeout_s + REQUEST_TIMEOUT_S,
+            "reading",
+        )
+        for place, records in batches.items():
+            # A seek that came between asking and answering has moved this partition.
+            self._fetched.extend(
+                Record(
+                    place.topic, place.partition, record.offset, record.timestamp,
+                    record.key, b"" if record.value is None else record.value, record.headers,
+                )
+                for record in records
+            )  # fmt: skip
+        if not batches:
+            for place in self._positions:
+                if self._consumer.partitions_for_topic(place.stream) is None:
+                    await self._log.confirm(place.stream)
+
+    def _check(self) -> None:
+        self._log.check()
+        if self._closed:
+            raise BrokerError("the source is closed")
