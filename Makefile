@@ -4,6 +4,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
 BENCH_STAMP := $(VENV)/.installed-bench
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
@@ -12,7 +13,7 @@ SPEED ?= 1200x
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate test test-core bench lint format docs venv clean
+.PHONY: help simulate test test-core bench lint format venv clean
 
 help:
 	@echo "make simulate   replay bundled real bars for about 20 s; prints fills, P&L and a summary"
@@ -27,16 +28,16 @@ help:
 simulate: $(STAMP)
 	$(VENV)/bin/streambot simulate --speed $(SPEED)
 
-test: $(STAMP)
+test: $(DEV_STAMP)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-test-core: $(STAMP)
+test-core: $(DEV_STAMP)
 	$(PY) -m pytest --without-train $(PYTEST_ARGS)
 
 bench: $(BENCH_STAMP)
 	$(PY) -m benchmarks $(BENCH_ARGS)
 
-lint: $(STAMP)
+lint: $(DEV_STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -44,11 +45,11 @@ lint: $(STAMP)
 	$(VENV)/bin/codespell
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict --site-dir $(VENV)/site
 
-format: $(STAMP)
+format: $(DEV_STAMP)
 	$(VENV)/bin/ruff check --fix-only --quiet .
 	$(VENV)/bin/ruff format .
 
-venv: $(STAMP)
+venv: $(DEV_STAMP)
 
 # The stamp follows the two files that decide what is installed. The code itself is not copied: an
 # edit needs no new install. hatchling comes first, pinned, because build isolation ignores pins.
@@ -56,7 +57,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@set -e; \
 	if [ ! -x $(PY) ]; then \
 	  found=""; \
-	  for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	  for candidate in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
 	    if "$$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	      found="$$candidate"; break; \
 	    fi; \
@@ -67,8 +68,13 @@ $(STAMP): pyproject.toml constraints.txt
 	  fi; \
 	  echo "creating $(VENV) with $$found"; "$$found" -m venv $(VENV); \
 	fi
-	@echo "installing into $(VENV) (a minute or two, once)"
+	@echo "installing streambot into $(VENV) (about a minute, once)"
 	@$(PIP) --constraint constraints.txt hatchling editables
+	@$(PIP) --constraint constraints.txt --no-build-isolation --editable .
+	@touch $@
+
+$(DEV_STAMP): $(STAMP)
+	@echo "installing what tests and lint need"
 	@$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $@
 
