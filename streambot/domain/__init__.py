@@ -1,0 +1,1 @@
+"""The one vocabulary of all packages: instruments, events, units, configuration, errors. Pure."""
