@@ -33,6 +33,8 @@ class BrokerProfile(msgspec.Struct, frozen=True, kw_only=True):
         finds_times: it finds offsets by record time; else they are searched for.
         isolation: which records readers see; the embedded broker has no transactions for this client,
             and its last stable offset lags behind what is stored.
+        fetch_wait_ms: how long a fetch waits for something new. Apache Kafka answers at once when it
+            comes; the embedded broker looks at the start, half way and at the end.
         unreachable_s: after that long without any answer, the log is lost.
     """
 
@@ -42,16 +44,17 @@ class BrokerProfile(msgspec.Struct, frozen=True, kw_only=True):
     knows_ends: bool
     finds_times: bool
     isolation: str
+    fetch_wait_ms: int
     unreachable_s: float
 
 
 EMBEDDED = BrokerProfile(
     name="the embedded broker", idempotent=False, batch_bytes=2 << 20, knows_ends=False, finds_times=False,
-    isolation="read_uncommitted", unreachable_s=5.0,
+    isolation="read_uncommitted", fetch_wait_ms=10, unreachable_s=5.0,
 )  # fmt: skip
 APACHE = BrokerProfile(
     name="Kafka", idempotent=True, batch_bytes=1_000_000, knows_ends=True, finds_times=True,
-    isolation="read_committed", unreachable_s=10.0,
+    isolation="read_committed", fetch_wait_ms=250, unreachable_s=10.0,
 )  # fmt: skip
 
 REQUEST_TIMEOUT_S = 15.0
@@ -124,5 +127,5 @@ def consumer_settings(profile: BrokerProfile) -> dict[str, Any]:
         "isolation_level": profile.isolation,
         "max_partition_fetch_bytes": _FETCH_PARTITION_BYTES,
         "fetch_max_bytes": _FETCH_BYTES,
-        "fetch_max_wait_ms": 250,
+        "fetch_max_wait_ms": profile.fetch_wait_ms,
     }

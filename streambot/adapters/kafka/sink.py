@@ -11,10 +11,13 @@ from streambot.domain.errors import BrokerError, StreambotError
 from streambot.streams.ports import MAX_RECORD_BYTES, Headers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiokafka import AIOKafkaProducer
     from aiokafka.structs import RecordMetadata
 
-    from streambot.adapters.kafka.log import KafkaLog
+    from streambot.adapters.kafka.connection import Connection
+    from streambot.adapters.kafka.topics import Topics
 
 FLUSH_LIMIT_S = 60.0
 _STOP_LIMIT_S = 5.0
@@ -27,9 +30,17 @@ class KafkaSink:
     full. Nobody awaits single records: what fails comes out of the next call, and of the future.
     """
 
-    def __init__(self, log: KafkaLog, producer: AIOKafkaProducer) -> None:
-        self._log = log
+    def __init__(
+        self,
+        connection: Connection,
+        topics: Topics,
+        producer: AIOKafkaProducer,
+        on_close: Callable[[KafkaSink], None],
+    ) -> None:
+        self._connection = connection
+        self._topics = topics
         self._producer = producer
+        self._on_close = on_close
         self._pending: dict[asyncio.Future[int], str] = {}
         self._failure: StreambotError | None = None
         self._closed = False
@@ -46,11 +57,11 @@ class KafkaSink:
                 f"a record of {len(value)} bytes is too large: the limit is {MAX_RECORD_BYTES}",
                 where=where,
             )
-        await self._log.require(stream, partition)
+        await self._topics.require(stream, partition)
         client = self._producer.client
         if client.cluster.partitions_for_topic(stream) is None:
-            await self._log.learn(client, stream)
-        sent = await self._log.bounded(
+            await self._connection.learn(client, stream)
+        sent = await self._connection.bounded(
             self._producer.send(
                 stream, value, key=key, partition=partition, timestamp_ms=timestamp_ms,
                 headers=list(headers),
@@ -78,7 +89,7 @@ class KafkaSink:
                 await self._flush()
         finally:
             await self._stop()
-            self._log.forget(self)
+            self._on_close(self)
 
     def fail(self, failure: StreambotError) -> None:
         """The log is lost: nothing under way will be stored, as far as anybody knows."""
@@ -122,7 +133,7 @@ class KafkaSink:
             stored.set_result(done.result().offset)
             return
         reason: Any = cause or ConnectionAbortedError("cancelled")
-        failure = told(reason, self._log.servers, self._pending[stored])
+        failure = told(reason, self._connection.servers, self._pending[stored])
         self._failure = self._failure or failure
         self._refuse(stored, failure)
 
@@ -133,7 +144,7 @@ class KafkaSink:
             stored.exception()  # told by the next call as well: nobody need look here
 
     def _check(self) -> None:
-        self._log.check()
+        self._connection.check()
         if self._closed:
             raise BrokerError("the sink is closed")
         if self._failure is not None:

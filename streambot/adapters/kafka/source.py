@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition as KafkaPartition
 
+from streambot.adapters.kafka.connection import OPEN_LIMIT_S
 from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
 from streambot.domain.errors import BrokerError, TopicError
 from streambot.streams.ports import Record, Start, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aiokafka import AIOKafkaConsumer
     from aiokafka.structs import ConsumerRecord
 
-    from streambot.adapters.kafka.log import KafkaLog
+    from streambot.adapters.kafka.connection import Connection
+    from streambot.adapters.kafka.offsets import Offsets
+    from streambot.adapters.kafka.topics import Topics
 
 _STOP_LIMIT_S = 5.0
 
@@ -32,21 +35,34 @@ class KafkaSource:
     """
 
     def __init__(
-        self, log: KafkaLog, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]
+        self,
+        connection: Connection,
+        topics: Topics,
+        offsets: Offsets,
+        consumer: AIOKafkaConsumer,
+        on_close: Callable[[KafkaSource], None],
     ) -> None:
-        self._log = log
+        self._connection = connection
+        self._topics = topics
+        self._offsets = offsets
         self._consumer = consumer
-        self._positions = dict(offsets)
+        self._on_close = on_close
+        self._positions: dict[TopicPartition, int] = {}
         self._fetched: deque[Record] = deque()
         self._closed = False
 
-    def begin(self) -> None:
-        """Assign the partitions and go to their offsets."""
-        self._consumer.assign([KafkaPartition(*place) for place in self._positions])
+    async def begin(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Start the consumer, assign the partitions, go to their offsets."""
+        consumer = self._consumer
+        await self._connection.bounded(consumer.start(), OPEN_LIMIT_S, "starting a consumer")
+        for stream in {place.stream for place in offsets}:
+            await self._connection.learn(consumer._client, stream)  # noqa: SLF001
+        self._positions = dict(offsets)
+        consumer.assign([KafkaPartition(*place) for place in offsets])
         # Metadata of all topics, always: asking for one by name may create it.
-        self._consumer._client.set_topics([])  # noqa: SLF001
-        for place, offset in self._positions.items():
-            self._consumer.seek(KafkaPartition(*place), offset)
+        consumer._client.set_topics([])  # noqa: SLF001
+        for place, offset in offsets.items():
+            consumer.seek(KafkaPartition(*place), offset)
 
     async def read(self, *, max_records: int = 64, timeout_s: float = 1.0) -> list[Record]:
         """See `Source.read`."""
@@ -71,7 +87,7 @@ class KafkaSource:
         place = TopicPartition(stream, partition)
         if place not in self._positions:
             raise TopicError("this source does not read it", where=f"{stream}/{partition}")
-        offset = (await self._log.resolve({place: start}))[place]
+        offset = (await self._offsets.resolve({place: start}))[place]
         self._fetched = deque(r for r in self._fetched if (r.stream, r.partition) != place)
         self._positions[place] = offset
         self._consumer.seek(KafkaPartition(*place), offset)
@@ -89,16 +105,15 @@ class KafkaSource:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STOP_LIMIT_S):
                     await self._consumer._client.close()  # noqa: SLF001
-        self._log.forget(self)
+        self._on_close(self)
 
     async def _fetch(self, timeout_s: float) -> None:
-        batches: dict[KafkaPartition, list[ConsumerRecord]] = await self._log.bounded(
+        batches: dict[KafkaPartition, list[ConsumerRecord]] = await self._connection.bounded(
             self._consumer.getmany(timeout_ms=max(0, int(timeout_s * 1_000))),
             timeout_s + REQUEST_TIMEOUT_S,
             "reading",
         )
         for place, records in batches.items():
-            # A seek that came between asking and answering has moved this partition.
             self._fetched.extend(
                 Record(
                     place.topic, place.partition, record.offset, record.timestamp,
@@ -109,9 +124,9 @@ class KafkaSource:
         if not batches:
             for place in self._positions:
                 if self._consumer.partitions_for_topic(place.stream) is None:
-                    await self._log.confirm(place.stream)
+                    await self._topics.confirm(place.stream)
 
     def _check(self) -> None:
-        self._log.check()
+        self._connection.check()
         if self._closed:
             raise BrokerError("the source is closed")
