@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from streambot.data.merge import FOREVER, place_bars
-from streambot.data.reading import FileReader, TrackStream
-from streambot.data.rows import Bars
-from streambot.data.track import Track
 from streambot.domain.units import NANOS_PER_DAY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streambot.data.reading import FileReader, TrackStream
+    from streambot.data.rows import Bars
+    from streambot.data.track import Track
 
 Int64Array = npt.NDArray[np.int64]
 

@@ -6,11 +6,13 @@ Nothing is guessed beyond spelling. A name that is not in the table below has to
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from streambot.domain.errors import ConfigError, DataError
 from streambot.domain.suggest import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 PRICES = ("open", "high", "low", "close")
 QUOTE_SIDES = ("bid", "ask")
@@ -94,15 +96,8 @@ def map_columns(
         DataError: a column that is needed is missing, or two have equal claims.
         ConfigError: `quote_side`, or a part in `given`, does not exist.
     """
-    if quote_side not in QUOTE_SIDES:
-        raise ConfigError(f"quote side {quote_side!r} is neither `bid` nor `ask`")
     given = dict(given or {})
-    unknown = [part for part in given if part not in _SYNONYMS and part != "time_of_day"]
-    if unknown:
-        raise ConfigError(f"unknown part {unknown[0]!r} of a bar; known: {', '.join(_SYNONYMS)}")
-    absent = [name for name in given.values() if name not in names]
-    if absent:
-        raise _missing(f"column {absent[0]!r} is not in the file", absent[0], names, where)
+    _check_given(given, quote_side, names, where)
     by_plain: dict[str, list[str]] = {}
     for name in names:
         by_plain.setdefault(_plain(name), []).append(name)
@@ -144,8 +139,19 @@ def map_columns(
     return ColumnMap(**chosen, unused=tuple(name for name in names if name not in used))  # type: ignore[arg-type]
 
 
+def _check_given(given: Mapping[str, str], quote_side: str, names: Sequence[str], where: str) -> None:
+    if quote_side not in QUOTE_SIDES:
+        raise ConfigError(f"quote side {quote_side!r} is neither `bid` nor `ask`")
+    unknown = [part for part in given if part not in _SYNONYMS and part != "time_of_day"]
+    if unknown:
+        raise ConfigError(f"unknown part {unknown[0]!r} of a bar; known: {', '.join(_SYNONYMS)}")
+    absent = [name for name in given.values() if name not in names]
+    if absent:
+        raise _missing(f"column {absent[0]!r} is not in the file", absent[0], names, where)
+
+
 def _find_time(
-    find: object, by_plain: Mapping[str, list[str]], given: Mapping[str, str]
+    find: Callable[[str], str | None], by_plain: Mapping[str, list[str]], given: Mapping[str, str]
 ) -> tuple[str | None, str | None]:
     """The stamp, or its two halves: a `date` and a `time` column belong together."""
     if "time" in given:
@@ -158,7 +164,7 @@ def _find_time(
         ]
         if halves[0] is not None and halves[1] is not None:
             return halves[0], halves[1]
-    return find("time"), None  # type: ignore[operator]
+    return find("time"), None
 
 
 def _missing(message: str, part: str, names: Sequence[str], where: str) -> DataError:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -24,6 +22,10 @@ from streambot.data.source import (
     reversed_batch,
 )
 from streambot.domain.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 _DELIMITERS = (",", ";", "\t", "|")
 _BLOCK_BYTES = 1 << 20
@@ -66,7 +68,7 @@ def read_layout(path: Path) -> CsvLayout:
         lines.pop(0)
     if not lines:
         raise DataError("the file is empty", where=str(path))
-    delimiter = max(_DELIMITERS, key=lambda mark: lines[0].count(mark))
+    delimiter = max(_DELIMITERS, key=lines[0].count)
     rows = [next(csv.reader([line], delimiter=delimiter)) for line in lines[:3]]
     skipped = len(text.splitlines()) - len(lines)
     if len(rows) == 3 and rows[0][0].strip() == "Price" and rows[1][0].strip() == "Ticker":
@@ -114,7 +116,7 @@ class CsvBars:
         return f"{self.path}:row {row + 1}"
 
     def batches(
-        self, *, batch_rows: int = DEFAULT_BATCH_ROWS, span: tuple[int, int] | None = None,  # noqa: ARG002  no index
+        self, *, batch_rows: int = DEFAULT_BATCH_ROWS, span: tuple[int, int] | None = None,
         rows: tuple[int, int] | None = None, reverse: bool = False,
     ) -> Iterator[Batch]:
         """See `BarFile.batches`. A CSV has no index: rows are parsed from the start, and `reverse` holds all."""
@@ -205,12 +207,13 @@ def _is_number(text: str) -> bool:
     return "_" not in text
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> BinaryIO:
     try:
-        return pa.input_stream(str(path), compression="detect")
+        stream: BinaryIO = pa.input_stream(str(path), compression="detect")
     except FileNotFoundError as error:
         raise DataError("no such file", where=str(path)) from error
     except PermissionError as error:
         raise DataError("the file may not be read", where=str(path)) from error
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"the file cannot be read: {error}", where=str(path)) from error
+    return stream

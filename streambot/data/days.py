@@ -8,17 +8,19 @@ daily row becomes [session open, session close) of its date.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from streambot.data.rows import Bars
 from streambot.data.sessions import SessionTable, exchange_sessions, zone_sessions
 from streambot.data.zones import ZoneTable, zone_table
-from streambot.domain.instruments import Instrument
 from streambot.domain.units import NANOS_PER_DAY
 from streambot.jit import njit
+
+if TYPE_CHECKING:
+    from streambot.data.rows import Bars
+    from streambot.domain.instruments import Instrument
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -104,9 +106,7 @@ def _walk(
             counts[NO_VOLUME] += 1
         else:
             counts[TRADED] += 1
-        if before > 0 and abs(open_[row] - before) > _JUMP * before:
-            counts[JUMP] += 1
-        elif abs(close[row] - open_[row]) > _JUMP * open_[row]:
+        if (before > 0 and abs(open_[row] - before) > _JUMP * before) or abs(close[row] - open_[row]) > _JUMP * open_[row]:
             counts[JUMP] += 1
         before = close[row]
         if found == 0 or out[found - 1, 0] != day:

@@ -11,16 +11,18 @@ change it. It uses no function whose last bit depends on the machine.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from streambot.data.philox import philox, stream_key
-from streambot.data.rows import Bars
 from streambot.domain.replay_settings import BarPath, BridgePath, OhlcPath
 from streambot.jit import njit
 from streambot.market.path import PATH_TICKS, low_first
+
+if TYPE_CHECKING:
+    from streambot.data.rows import Bars
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -82,7 +84,7 @@ def _bridge(
             left = end - position
             price = float(out[at + position - 1])
             price += (float(out[at + end]) - price) / (left + 1) + noise * scale * np.sqrt(left / (left + 1.0))
-            out[at + position] = min(max(np.int64(np.floor(price + 0.5)), low), high)
+            out[at + position] = min(max(int(np.floor(price + 0.5)), low), high)
         begin = end
 
 

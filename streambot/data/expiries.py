@@ -46,7 +46,7 @@ def expiries(instrument: Instrument, sessions: SessionTable) -> ExpiryTable:
     if not instrument.is_option or rule is None or not len(sessions):
         return ExpiryTable(np.empty(0, np.int64), np.empty(0, np.int64), instrument.min_days)
     if rule.expires_after is not None:
-        contracts = [(int(day), None) for day in sessions.dates]
+        contracts: list[tuple[int, Series | None]] = [(int(day), None) for day in sessions.dates]
         return _table(instrument, sessions, contracts, rule.expires_after)
     if rule.dates is not None:
         scheduled: list[tuple[dt.date, Series | None]] = [(date, None) for date in sorted(rule.dates)]

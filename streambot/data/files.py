@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streambot.data.csvfile import CsvBars
 from streambot.data.source import BarFile, ParquetBars
 from streambot.domain.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 PARQUET_ENDINGS = (".parquet", ".pq")
 CSV_ENDINGS = (".csv", ".txt", ".tsv", ".csv.gz", ".csv.zst", ".csv.bz2")

@@ -8,17 +8,21 @@ the track's first row. Either way a track's bars come in the order of time, a ch
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from streambot.data.days import DayWalker
-from streambot.data.rows import Bars
 from streambot.data.source import DEFAULT_BATCH_ROWS, BarFile, Batch
-from streambot.data.track import Track
 from streambot.domain.errors import DataError
 from streambot.domain.units import NANOS_PER_DAY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from streambot.data.rows import Bars
+    from streambot.data.track import Track
 
 _MARGIN = 2 * NANOS_PER_DAY  # between a stored stamp and the bar's open: zones, and dates for sessions
 
@@ -64,7 +68,8 @@ def scan_file(file: BarFile, tracks: Sequence[Track]) -> FileScan:
     scan.newest_first = _is_newest_first(file, tracks)
     _pass(file, tracks, scan)
     # What a first pass finds may change how rows are read (fillers, dates written as midnights).
-    if any([track.needs_rescan() for track in tracks]):
+    again = [track for track in tracks if track.needs_rescan()]
+    if again:
         for track in tracks:
             track.restart(newest_first=scan.newest_first)
         _pass(file, tracks, scan)

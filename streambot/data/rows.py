@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from decimal import Decimal
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from streambot.domain.errors import DataError
 from streambot.jit import njit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from decimal import Decimal
 
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
@@ -43,7 +45,7 @@ class RawBars(NamedTuple):
     close: Float64Array
     volume: Float64Array
 
-    def __len__(self) -> int:  # type: ignore[override]  # bars are as many as their columns are long
+    def __len__(self) -> int:
         return len(self.ts)
 
 
@@ -63,7 +65,7 @@ class Bars(NamedTuple):
     close: Int64Array
     volume: Int64Array
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.ts)
 
 

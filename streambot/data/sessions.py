@@ -17,16 +17,18 @@ import tempfile
 import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from streambot.data.zones import zone_table
 from streambot.domain.errors import ConfigError
-from streambot.domain.instruments import Instrument
 from streambot.domain.suggest import did_you_mean
 from streambot.domain.units import NANOS_PER_DAY
+
+if TYPE_CHECKING:
+    from streambot.domain.instruments import Instrument
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -51,7 +53,7 @@ class SessionTable(NamedTuple):
     dates: Int64Array
     timezone: str
 
-    def __len__(self) -> int:  # type: ignore[override]  # a table is as long as its columns
+    def __len__(self) -> int:
         return len(self.opens)
 
     def between(self, first_ns: int, last_ns: int) -> SessionTable:

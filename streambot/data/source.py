@@ -7,9 +7,7 @@ opinion. `reverse` reads a newest-first file from its end.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +28,10 @@ from streambot.data.stamps import (
 )
 from streambot.domain.errors import DataError
 from streambot.domain.units import NANOS_PER_DAY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
@@ -128,9 +130,9 @@ class TextStamps:
             if self._form is None:  # `kind` set it or raised
                 raise DataError("the stamps are missing", where=self._where)
             return parse_texts(column, self._form, place=self._place, first_row=first_row)
-        if (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and len(column):
-            if self._factor is None:
-                self._factor = epoch_factor(float(column[0].as_py() or 0), where=self._where)
+        is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        if is_number and len(column) and self._factor is None:
+            self._factor = epoch_factor(float(column[0].as_py() or 0), where=self._where)
         return typed_stamps(column, place=self._place, first_row=first_row, factor=self._factor)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from streambot.data.days import DayTable
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from streambot.data.days import DayTable
 
 Int64Array = npt.NDArray[np.int64]
 

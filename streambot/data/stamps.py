@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -162,7 +162,7 @@ def epoch_factor(value: float, *, where: str) -> int:
     )
 
 
-def column_kind(kind: Any) -> StampKind | None:
+def column_kind(kind: pa.DataType) -> StampKind | None:
     """What an Arrow column type says by itself; None for texts, which the first value decides."""
     if pa.types.is_timestamp(kind):
         return StampKind.INSTANT if kind.tz is not None else StampKind.NAIVE

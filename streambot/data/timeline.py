@@ -12,9 +12,8 @@ does not grow with the length of the replay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,16 +27,20 @@ from streambot.data.merge import FOREVER, bars_before, distinct_closes, emit, sk
 from streambot.data.philox import stream_key
 from streambot.data.reading import FileScan, open_streams, scan_file
 from streambot.data.sessions import HORIZON_DAYS, SessionTable, session_table
-from streambot.data.source import BarFile
 from streambot.data.spans import gaps_within, open_hours, union
 from streambot.data.track import Track
 from streambot.domain.durations import format_duration
 from streambot.domain.errors import ConfigError, DataError
-from streambot.domain.instruments import Instrument
 from streambot.domain.replay_settings import BarPath, BridgePath, Moment, OhlcPath
 from streambot.domain.suggest import did_you_mean
 from streambot.domain.ticks import TickBlock
 from streambot.domain.units import NANOS_PER_DAY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from streambot.data.source import BarFile
+    from streambot.domain.instruments import Instrument
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -323,7 +326,8 @@ class Timeline:
             isinstance(self._path, BridgePath), self._count, closes, until,
             instrument, bar, flags, ts, price, size,
         )
-        return TickBlock(*(column[:written] for column in (instrument, bar, flags, ts, price, size)))
+        rows = slice(written)
+        return TickBlock(instrument[rows], bar[rows], flags[rows], ts[rows], price[rows], size[rows])
 
 
 def symbol_code(file: BarFile, symbol: str, *, explicit: bool = True) -> int | None:

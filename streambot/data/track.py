@@ -7,7 +7,7 @@ there at its start; then it is read again, lazily, as the run advances.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,18 @@ from streambot.data.days import (
 )
 from streambot.data.feed import Feed, FeedReport
 from streambot.data.rows import Bars, Grid, RawBars, check_rows, onto_grid
-from streambot.data.source import BarFile, Batch
+from streambot.data.selection import Selection
 from streambot.data.stamps import StampKind
 from streambot.data.steps import StepCounter
 from streambot.data.ticksize import suggested_tick
-from streambot.data.zones import localized
 from streambot.domain.durations import format_duration
 from streambot.domain.errors import DataError
 from streambot.domain.units import NANOS_PER_DAY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streambot.data.source import BarFile, Batch
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -73,9 +77,9 @@ class Track:
         self._tick = Grid.of(instrument.tick_size)
         self._step = Grid.of(instrument.volume_step)
         self._round = round_prices
-        # Trading dates are the exchange's; wall times are the instrument's, unless the feed says.
-        self._zone = feed.timezone or instrument.timezone
-        self._labels = False
+        # Dates are the exchange's; wall times are the instrument's, unless the feed says.
+        zone = feed.timezone or instrument.timezone
+        self.selection = Selection(file, code, zone=zone, date_zone=self.clock.zone, start=start, end=end)
         self.drop_fillers = False
         self.newest_first = False
         self._reset()
@@ -98,7 +102,7 @@ class Track:
 
         With `walker` fillers are dropped by what it knows of the bars before.
         """
-        bars, _, _ = self._onto_grid(*self._raw(batch, index))
+        bars, _, _ = self._onto_grid(*self.selection.raw(batch, index))
         if walker is not None:
             keep = walker.add(bars)
             if not keep.all():
@@ -111,7 +115,7 @@ class Track:
         Raises:
             DataError: a row is no bar, or does not follow the one before.
         """
-        raw, place = self._raw(batch, index)
+        raw, place = self.selection.raw(batch, index)
         if not len(raw):
             return
         check_rows(raw, self._previous, place, self.name)
@@ -143,14 +147,14 @@ class Track:
         fillers = bool(counts[FILLER]) and bool(counts[TRADED]) and not self.drop_fillers
         # Dates written as UTC midnights are labels: in New York they would fall on the day before.
         labels = (
-            not self._labels and self._midnights and self.rows > 1
+            not self.selection.dates_as_midnights and self._midnights and self.rows > 1
             and self.file.stamps is StampKind.INSTANT and self._inferred() == NANOS_PER_DAY
             and self.clock.zone.name != "UTC"
         )
         if not (fillers or labels):
             return False
         self.drop_fillers = self.drop_fillers or fillers
-        self._labels = self._labels or labels
+        self.selection.dates_as_midnights = self.selection.dates_as_midnights or labels
         self._reset()
         return True
 
@@ -247,7 +251,7 @@ class Track:
         )
 
     def _sample(self) -> RawBars:
-        chosen = (self._raw(batch, self.rows_of(batch))[0] for batch in self.file.batches(rows=(0, self.last_row + 1)))
+        chosen = (self.selection.raw(batch, self.rows_of(batch))[0] for batch in self.file.batches(rows=(0, self.last_row + 1)))
         for raw in chosen:
             if len(raw):
                 return raw
@@ -255,53 +259,10 @@ class Track:
 
     def rows_of(self, batch: Batch) -> npt.NDArray[np.intp] | None:
         """Rows of `batch` that are the track's; None where all are."""
-        if self.code is None or batch.symbol is None:
-            return None
-        return np.flatnonzero(batch.symbol == self.code)
-
-    def _raw(
-        self, batch: Batch, index: npt.NDArray[np.intp] | None
-    ) -> tuple[RawBars, Callable[[int], str]]:
-        volume = batch.volume
-        if index is None:
-            ts = batch.ts
-            columns = [batch.open, batch.high, batch.low, batch.close]
-        else:
-            ts = batch.ts[index]
-            columns = [column[index] for column in (batch.open, batch.high, batch.low, batch.close)]
-            volume = volume[index] if volume is not None else None
-        if volume is None:
-            volume = np.full(len(ts), np.nan)
-
-        def file_row(row: int) -> int:
-            return batch.first_row + batch.row_step * (row if index is None else int(index[row]))
-
-        ts = self._utc(ts, lambda row: self.file.place(file_row(row)))
-        low, high = 0, len(ts)
-        if high and (ts[0] < self.start or ts[-1] >= self.end or not _increasing(ts)):
-            inside = np.flatnonzero((ts >= self.start) & (ts < self.end))
-            low, high = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
-        if (low, high) != (0, len(ts)):
-            ts, volume = ts[low:high], volume[low:high]
-            columns = [column[low:high] for column in columns]
-        raw = RawBars(ts, *columns, volume)
-        return raw, lambda row: self.file.place(file_row(low + row))
-
-    def _utc(self, ts: Int64Array, place: Callable[[int], str]) -> Int64Array:
-        stamps = self.file.stamps
-        if stamps is StampKind.INSTANT and not self._labels:
-            return ts
-        if stamps is StampKind.NAIVE:
-            return localized(ts, self._zone, place=place)
-        # A date is the exchange's; it is stamped at its midnight there.
-        midnights, _ = self.clock.zone.utc(ts // NANOS_PER_DAY * NANOS_PER_DAY)
-        return midnights
+        return self.selection.rows_of(batch)
 
     def _onto_grid(
         self, raw: RawBars, place: Callable[[int], str]
     ) -> tuple[Bars, int, int]:
         return onto_grid(raw, self._tick, self._step, place, self.name)
 
-
-def _increasing(ts: Int64Array) -> bool:
-    return bool((ts[1:] > ts[:-1]).all())

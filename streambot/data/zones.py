@@ -7,9 +7,8 @@ rows, which compiled code and numpy can search.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -17,6 +16,9 @@ import numpy.typing as npt
 
 from streambot.domain.errors import ConfigError, DataError
 from streambot.domain.units import NANOS_PER_DAY, NANOS_PER_SECOND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Int64Array = npt.NDArray[np.int64]
 
