@@ -221,9 +221,9 @@ class Instrument(_Settings, frozen=True, kw_only=True):
         if isinstance(self.lot_size, tuple):
             if not self.lot_size:
                 raise ValueError("`lot_size` has no rows")
-            if self.type is InstrumentType.STOCK:
+            if self.type == InstrumentType.STOCK:
                 raise ValueError("`lot_size` by expiry needs `type: OPTION`: a stock has no expiry")
-        if self.type is InstrumentType.OPTION and self.expiries is None:
+        if self.is_option and self.expiries is None:
             raise ValueError("an OPTION needs `expiries` (rules, dates, or expires_after: N)")
 
     @property
@@ -234,7 +234,7 @@ class Instrument(_Settings, frozen=True, kw_only=True):
     @property
     def is_option(self) -> bool:
         """True for a proxy option."""
-        return self.type is InstrumentType.OPTION
+        return self.type == InstrumentType.OPTION
 
     @property
     def price_decimals(self) -> int:

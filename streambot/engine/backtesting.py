@@ -152,7 +152,7 @@ class BacktestingEngine:
         Barriers count this engine's bars from 0. The order acts at the first tick of the bar after
         that barrier; an order for a barrier that has passed is rejected (`no_bar`).
         """
-        if order.action is not ActionKind.HOLD:
+        if order.action != ActionKind.HOLD:
             self._given.append(order)
 
     def run(

@@ -302,7 +302,7 @@ def make_params(instrument: Instrument, capital: int, limits: SlotLimits) -> npt
     params = np.zeros(1, PARAMS)
     p = params[0]
     p["is_option"] = instrument.is_option
-    p["marked"] = instrument.valuation is Valuation.MARKED
+    p["marked"] = instrument.valuation == Valuation.MARKED
     p["enforce_stop"] = instrument.enforce_trailing_stop
     p["stop_at_tick"] = limits.stop_at_tick
     p["halt_on_breach"] = limits.halt_on_breach

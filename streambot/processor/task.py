@@ -255,7 +255,7 @@ class TaskCore:
         """
         ticks = frame.ticks
         for order in orders:
-            if order.action is ActionKind.HOLD:
+            if order.action == ActionKind.HOLD:
                 continue
             self._given[self._slot_named(order.instrument)].append(order)
         slots = len(self.instruments)
