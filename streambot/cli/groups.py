@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -43,7 +43,10 @@ class PlainCommand(TyperCommand):
             record = param.get_help_record(ctx)
             if record is None:
                 continue
-            default = "Arguments" if param.param_type_name == "argument" else "Options"
+            default = "Options"
+            if param.param_type_name == "argument":
+                default = "Arguments"
+                record = (record[0].removesuffix(" <str>"), record[1])
             heading = getattr(param, "rich_help_panel", None) or default
             sections.setdefault(heading, []).append(record)
         # `--help` belongs to no heading; it comes last, under the plain one.
@@ -84,10 +87,14 @@ class LazyGroup(TyperGroup):
             formatter.write_dl([(name, entry.summary) for name, entry in self.entries.items()])
 
 
-def single(function: Callable[..., None]) -> typer.Typer:
-    """The `app` of a module that is one command."""
+def single(function: Callable[..., None], *, examples: Sequence[str] = ()) -> typer.Typer:
+    """The `app` of a module that is one command. `examples` stand below its options."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(cls=PlainCommand, context_settings=CONTEXT_SETTINGS)(function)
+    # \b keeps the lines of a paragraph as they are.
+    epilog = (
+        "\n".join(("\b", "Examples:", *(f"  {line}" for line in examples))) if examples else None
+    )
+    app.command(cls=PlainCommand, context_settings=CONTEXT_SETTINGS, epilog=epilog)(function)
     return app
 
 

@@ -31,7 +31,7 @@ Registry = Annotated[
 
 def ls(
     pattern: Annotated[
-        str, typer.Argument(metavar="[PATTERN]", help="Symbols to list, such as 'NIFTY*'.")
+        str, typer.Argument(metavar="PATTERN", help="Symbols to list, such as 'NIFTY*'.")
     ] = "*",
     registry: Registry = None,
     as_json: AsJson = False,
@@ -71,7 +71,7 @@ def show_one(
 
 def check(
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="Registry to check; default as for ls.")
+        str | None, typer.Argument(metavar="FILE", help="Registry to check; default as for ls.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

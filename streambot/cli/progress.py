@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from streambot.cli.console import console, on_terminal, say, terminal_width, warn
+from streambot.cli.fill_teller import FillTeller
 from streambot.cli.human import count, duration, flow, moment, percent, span, speed
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 10.0
 LONG_RUN_S = 600
-FILLS_A_SECOND = 8
 
 
 class ConsoleObserver:
@@ -31,7 +31,7 @@ class ConsoleObserver:
 
     Args:
         stop: asks the run to stop; called when stderr is closed.
-        fill_lines: turns a record of `fills` into lines for people; None: fills are not told.
+        quiet: tell warnings only.
         clock: seconds, monotonic.
     """
 
@@ -39,23 +39,23 @@ class ConsoleObserver:
         self,
         stop: Callable[[], None],
         *,
-        fill_lines: Callable[[bytes], list[str]] | None = None,
+        quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan: RunPlan | None = None
         self._stop = stop
-        self._fill_lines = fill_lines
+        self._quiet = quiet
         self._clock = clock
         self._live: Live | None = None
         self._said_at = clock()
         self._warned: set[str] = set()
-        self._second = -1
-        self._told = 0
-        self._untold = 0
+        self._fills = FillTeller(clock)
 
     def planned(self, plan: RunPlan) -> None:
         """Print the banner, and start the bar on a terminal."""
         self.plan = plan
+        if self._quiet:
+            return
         with self._reader():
             for line in banner(plan, terminal_width(stderr=True)):
                 say(line)
@@ -73,7 +73,7 @@ class ConsoleObserver:
 
     def progressed(self, progress: Progress) -> None:
         """Redraw the bar, or print a line when ten seconds have gone."""
-        if self.plan is None:
+        if self.plan is None or self._quiet:
             return
         with self._reader():
             if self._live is not None:
@@ -86,19 +86,11 @@ class ConsoleObserver:
 
     def recorded(self, stream: str, partition: int, lines: bytes) -> None:
         """Tell fills of a paced run as they happen, a few a second at most."""
-        paced = self.plan is not None and self.plan.wall_ns is not None
-        if stream != "fills" or self._fill_lines is None or not paced:
+        del partition
+        if self.plan is None or self._quiet or stream != "fills" or self.plan.wall_ns is None:
             return
-        second = int(self._clock())
-        if second != self._second:
-            self._second, self._told = second, 0
         with self._reader():
-            for line in self._fill_lines(lines):
-                self._told += 1
-                if self._told > FILLS_A_SECOND:
-                    self._untold += 1
-                else:
-                    say(line)
+            self._fills.tell(self.plan, lines)
 
     def warned(self, message: str) -> None:
         """Print a warning, each text once."""
@@ -114,13 +106,8 @@ class ConsoleObserver:
         with self._reader():
             if live is not None:
                 live.stop()
-            if self._untold and self.plan is not None:
-                say(
-                    f"… and {count(self._untold, 'more fill')}: "
-                    f"streambot tail fills --run {self.plan.run} --from beginning",
-                    style="dim",
-                )
-                self._untold = 0
+            if self.plan is not None:
+                self._fills.close(self.plan)
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[None]:

@@ -53,7 +53,7 @@ def ls(runs_dir: RunsDir = None, as_json: AsJson = False) -> None:
 
 def show_one(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="Name of the run. Default: the newest.")
+        str | None, typer.Argument(metavar="RUN", help="Name of the run. Default: the newest.")
     ] = None,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,

@@ -72,8 +72,8 @@ def tail(
 ) -> None:
     """Follow a stream of a run, as `tail -f` follows a file.
 
-    Filter with --where: price > 372.5 and side == 1, kind == OrderRejected, instrument in (SPY, FB),
-    reason ~ cash, time >= 2020-12-15T15:00 (UTC). Both sides of a position: side 1 and -1.
+    Without --from the last lines come first, then new ones as long as the run lives; it ends when the
+    run ends. --where compares fields of the --json form; a position's side is 1 or -1, time is UTC.
     """
     from streambot.cli.seen_run import see_run
     from streambot.cli.tail_views import make_view
@@ -256,4 +256,13 @@ def _single(stream: str, row: Row) -> list[Row]:
     return [{**common, **order} for order in row["orders"]]
 
 
-app = single(tail)
+app = single(
+    tail,
+    examples=(
+        "streambot tail fills",
+        "streambot tail pnl --from 2020-12-15T10:30 --json",
+        "streambot tail fills --where 'price > 372.5 and side == 1 and not gap_fill == true'",
+        "streambot tail fills --where 'kind == OrderRejected and reason ~ cash'",
+        "streambot tail ticks --where 'instrument in (SPY, FB)' -n 100",
+    ),
+)

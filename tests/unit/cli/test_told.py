@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from streambot.cli.console import _console_of
-from streambot.cli.progress import FILLS_A_SECOND, ConsoleObserver, banner
+from streambot.cli.fill_teller import FILLS_A_SECOND
+from streambot.cli.progress import ConsoleObserver, banner
 from streambot.cli.summary_view import summary_lines
 from streambot.report.summary import Latency
+from tests.unit.cli.run_folders import a_fill, write_run
 from tests.unit.cli.told import a_plan, a_progress, a_summary, an_instrument
 
 HOUR = 3_600_000_000_000
@@ -81,29 +85,49 @@ def test_a_warning_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "warning: [odd] thing\n"
 
 
-def test_fills_of_a_paced_run_are_told_a_few_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+def fills(first: int, last: int) -> bytes:
+    return b"".join(msgspec.json.encode(a_fill(n)) + b"\n" for n in range(first, last))
+
+
+def test_fills_of_a_paced_run_are_told_a_few_a_second(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = write_run(tmp_path)
     clock = Clock()
-    observer = ConsoleObserver(
-        lambda: None, fill_lines=lambda data: data.decode().split(), clock=clock
-    )
-    observer.planned(a_plan())
-    observer.recorded("pnl", 0, b"mark")
-    observer.recorded("fills", 0, b"f " * (FILLS_A_SECOND + 5))
+    observer = ConsoleObserver(lambda: None, clock=clock)
+    observer.planned(a_plan(folder=str(folder)))
+    capsys.readouterr()
+    observer.recorded("pnl", 0, b"no mark is told")
+    observer.recorded("fills", 0, fills(0, FILLS_A_SECOND + 5))
     clock.now += 1
-    observer.recorded("fills", 0, b"later")
+    observer.recorded("fills", 0, fills(50, 51))
     observer.close()
     lines = capsys.readouterr().err.splitlines()
-    assert lines.count("f") == FILLS_A_SECOND
-    assert "later" in lines
-    assert "mark" not in lines
-    assert "… and 5 more fills: streambot tail fills --run spy-7f3a --from beginning" in lines
+    assert lines[0].startswith("time")
+    assert [" BUY_LONG " in line or " CLOSE " in line for line in lines[1:-1]] == [True] * (
+        FILLS_A_SECOND + 1
+    )
+    assert lines[-1] == (
+        "… and 5 more events: streambot tail fills --run spy-7f3a --from beginning"
+    )
 
 
 def test_fills_are_not_told_at_full_speed(capsys: pytest.CaptureFixture[str]) -> None:
-    observer = ConsoleObserver(lambda: None, fill_lines=lambda data: [data.decode()])
+    observer = ConsoleObserver(lambda: None)
     observer.planned(a_plan(speed_asked="max", wall_ns=None, wall_ns_skip=None, wall_ns_keep=None))
-    observer.recorded("fills", 0, b"a fill")
-    assert "a fill" not in capsys.readouterr().err
+    capsys.readouterr()
+    observer.recorded("fills", 0, fills(0, 3))
+    assert capsys.readouterr().err == ""
+
+
+def test_quiet_leaves_the_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    observer = ConsoleObserver(lambda: None, quiet=True)
+    observer.planned(a_plan())
+    observer.progressed(a_progress())
+    observer.recorded("fills", 0, fills(0, 3))
+    observer.warned("odd")
+    observer.close()
+    assert capsys.readouterr().err == "warning: odd\n"
 
 
 def test_a_closed_stderr_stops_the_run_and_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

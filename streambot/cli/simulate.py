@@ -1,0 +1,248 @@
+"""`streambot simulate`: replay, engine, agent and summary in one go.
+
+This module turns flags into settings and a run into words. What a run is made of stands in
+`streambot.wiring`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streambot.cli.console import say, show, terminal_width, write_line
+from streambot.cli.groups import AsJson, single
+from streambot.cli.settings import ConfigFile, RunsDir, read_settings
+from streambot.domain.errors import UsageError
+
+if TYPE_CHECKING:
+    from streambot.domain.config import Resolved
+    from streambot.report.summary import Summary
+
+_WHAT, _PACE, _WHO, _WHERE = "What is replayed", "How fast", "Who trades", "Where it runs"
+Text = str | None
+
+
+def simulate(
+    scenario: Annotated[
+        Text,
+        typer.Argument(
+            metavar="SCENARIO",
+            help="Bundled scenario or scenario file, where no --data is given. Default: one session "
+            "of SPY minutes, as a stock and as a proxy option.",
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data", "-d", metavar="FILE", rich_help_panel=_WHAT,
+            help="Bars, Parquet or CSV, file or folder. Repeatable.",
+        ),
+    ] = None,
+    instruments: Annotated[
+        Text,
+        typer.Option(
+            "--instruments", "-i", metavar="A,B", rich_help_panel=_WHAT,
+            help="Which symbols, globs allowed. Default: all in the data.",
+        ),
+    ] = None,
+    registry: Annotated[
+        Text,
+        typer.Option(
+            "--registry", metavar="FILE", rich_help_panel=_WHAT,
+            help="Default: ./instruments.yaml, else the bundled one.",
+        ),
+    ] = None,
+    infer_instruments: Annotated[
+        bool | None,
+        typer.Option(
+            "--infer-instruments", rich_help_panel=_WHAT,
+            help="Go on with a declaration made from the data for symbols that no registry knows.",
+        ),
+    ] = None,
+    start: Annotated[
+        Text,
+        typer.Option(
+            "--from", metavar="TIME", rich_help_panel=_WHAT,
+            help="First market time: 2020-12-15 or 2020-12-15T10:30 (zone of the exchange).",
+        ),
+    ] = None,
+    end: Annotated[
+        Text,
+        typer.Option("--to", metavar="TIME", rich_help_panel=_WHAT, help="Last; of a date its end."),
+    ] = None,
+    timeframe: Annotated[
+        Text,
+        typer.Option(
+            "--timeframe", metavar="5m", rich_help_panel=_WHAT,
+            help="Bars on which agents decide. Default: the coarsest of the data.",
+        ),
+    ] = None,
+    bar_path: Annotated[
+        Text,
+        typer.Option(
+            "--bar-path", metavar="ohlc|bridge:N", rich_help_panel=_WHAT,
+            help="How a bar becomes ticks: four, or a seeded path of N. Default: ohlc",
+        ),
+    ] = None,
+    quote_side: Annotated[
+        Text,
+        typer.Option(
+            "--quote-side", metavar="bid|ask", rich_help_panel=_WHAT,
+            help="Which side of bid and ask bars. Default: bid",
+        ),
+    ] = None,
+    round_prices: Annotated[
+        bool | None,
+        typer.Option(
+            "--round", rich_help_panel=_WHAT,
+            help="Round prices that are off the tick grid, however many they are.",
+        ),
+    ] = None,
+    speed: Annotated[
+        Text,
+        typer.Option(
+            "--speed", "-s", metavar="100x|max", rich_help_panel=_PACE,
+            help="Market seconds per second: 1x, 0.5x, 100x, max. Default: 100x",
+        ),
+    ] = None,
+    gaps: Annotated[
+        Text,
+        typer.Option(
+            "--gaps", metavar="skip|keep|max:30s", rich_help_panel=_PACE,
+            help="Closed hours: skip, keep, or wait that long at most. Default: skip",
+        ),
+    ] = None,
+    policy: Annotated[
+        Text,
+        typer.Option(
+            "--policy", "-p", metavar="POLICY", rich_help_panel=_WHO,
+            help="flat, random, buy-hold, sma-cross, or a class of yours: path.py:Class, "
+            "pkg.mod:Class. Default: sma-cross",
+        ),
+    ] = None,
+    capital: Annotated[
+        Text,
+        typer.Option(
+            "--capital", metavar="AMOUNT", rich_help_panel=_WHO,
+            help="Cash of each slot: 100000, or 100000,SPY=50000. Default: 1000000",
+        ),
+    ] = None,
+    lots: Annotated[
+        Text,
+        typer.Option(
+            "--lots", metavar="N", rich_help_panel=_WHO, help="Lots of one scripted order. Default: 1"
+        ),
+    ] = None,
+    seed: Annotated[
+        Text, typer.Option("--seed", metavar="N", rich_help_panel=_WHO, help="Default: 0")
+    ] = None,
+    pnl_every: Annotated[
+        Text,
+        typer.Option(
+            "--pnl-every", metavar="15m|bar", rich_help_panel=_WHERE,
+            help="Market time between two marks of the pnl stream. Default: 15m",
+        ),
+    ] = None,
+    bootstrap_servers: Annotated[
+        Text,
+        typer.Option(
+            "--bootstrap-servers", metavar="HOST:PORT", rich_help_panel=_WHERE,
+            help="Apache Kafka. Default: an embedded broker, nothing to install.",
+        ),
+    ] = None,
+    broker: Annotated[
+        Text,
+        typer.Option(
+            "--broker", metavar="KIND", rich_help_panel=_WHERE,
+            help="Without --bootstrap-servers: auto, embedded or in-process. Default: auto",
+        ),
+    ] = None,
+    partitions: Annotated[
+        Text, typer.Option("--partitions", metavar="N", rich_help_panel=_WHERE, help="Default: 4")
+    ] = None,
+    run: Annotated[
+        Text,
+        typer.Option("--run", metavar="NAME", rich_help_panel=_WHERE, help="Default: one is made up."),
+    ] = None,
+    runs_dir: RunsDir = None,
+    resume: Annotated[
+        Text,
+        typer.Option(
+            "--resume", metavar="RUN", rich_help_panel=_WHERE,
+            help="Go on with an interrupted or killed run, from its last snapshot.",
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No banner, progress and fills; warnings stay.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Replay bars as ticks through Kafka, fill an agent's orders, and sum up.
+
+    Ctrl-C stops at the close of a bar and sums up; a second one aborts. Exit codes: 0 done, 2 usage,
+    3 configuration, 4 data or strategy, 5 broker, 130 interrupted.
+    """
+    flags: dict[str, Any] = {
+        "scenario": scenario, "data": data, "instruments": instruments, "registry": registry,
+        "infer_instruments": infer_instruments, "from": start, "to": end, "timeframe": timeframe,
+        "bar_path": bar_path, "quote_side": quote_side, "round_prices": round_prices,
+        "speed": speed, "gaps": gaps, "policy": policy, "capital": capital, "lots": lots,
+        "seed": seed, "pnl_every": pnl_every, "bootstrap_servers": bootstrap_servers,
+        "broker": broker, "partitions": partitions, "run": run, "runs_dir": runs_dir,
+    }  # fmt: skip
+    if scenario is not None and data:
+        raise UsageError(
+            f"a scenario ({scenario}) and --data say two things about what to replay",
+            hint=f"--data {scenario} --data …, if `{scenario}` is a file of bars",
+        )
+    settings = read_settings(flags, config)
+    summary, reason = asyncio.run(_simulate(settings, resume, quiet=quiet))
+    _tell(summary, as_json=as_json)
+    if reason in _EXIT_CODES:
+        raise typer.Exit(_EXIT_CODES[reason])
+
+
+_EXIT_CODES = {"SIGINT": 128 + signal.SIGINT, "SIGTERM": 128 + signal.SIGTERM}
+
+
+async def _simulate(
+    settings: Resolved, resume: str | None, *, quiet: bool
+) -> tuple[Summary, str | None]:
+    """Run it; returns the summary, and what stopped the run where something did."""
+    from streambot.cli.progress import ConsoleObserver
+    from streambot.wiring import StopRequest, run_simulation
+
+    stop = StopRequest()
+    observer = ConsoleObserver(stop.request, quiet=quiet)
+    try:
+        summary = await run_simulation(settings, observer=observer, resume=resume, stop=stop)
+    finally:
+        observer.close()
+    return summary, stop.reason
+
+
+def _tell(summary: Summary, *, as_json: bool) -> None:
+    if as_json:
+        import msgspec
+
+        write_line(msgspec.json.encode(summary))
+        return
+    from streambot.cli.summary_view import summary_lines
+
+    for line in summary_lines(summary, width=terminal_width()):
+        show(line)
+    say(f"next: streambot tail fills --run {summary.run} --from beginning", style="dim")
+
+
+app = single(
+    simulate,
+    examples=(
+        "streambot simulate --speed max",
+        "streambot simulate us-stocks-daily --policy buy-hold",
+        "streambot simulate -d mine.csv --infer-instruments -p mine.py:Mine -s 1000x",
+    ),
+)
