@@ -190,16 +190,22 @@ def _read(setting: Setting, raw: object, failure: StreambotError) -> object:
             texts = raw.split(",") if isinstance(raw, str) else raw
             if not isinstance(texts, (list, tuple)):
                 raise UsageError("expected a list")  # noqa: TRY301  # told like any other mistake
-            return tuple(setting.parse(str(text).strip()) for text in texts)
+            return tuple(_parse(setting, str(text)) for text in texts)
         if isinstance(raw, (list, tuple)):
             if setting.form is not Form.CAPITAL:
                 raise UsageError("expected one value, got a list")  # noqa: TRY301
             raw = ",".join(str(part) for part in raw)
         if isinstance(raw, (bool, int, float, Decimal, str, Path)):
-            return setting.parse(str(raw).strip())
+            return _parse(setting, str(raw))
     except UsageError as error:
         raise _filled(failure, error.message, error.hint) from error
     return raw
+
+
+def _parse(setting: Setting, text: str) -> object:
+    if not text.isprintable() and not setting.secret:  # it would be echoed by the message
+        raise UsageError("the text holds a character that cannot be printed")
+    return setting.parse(text if setting.secret else text.strip())
 
 
 def _texts(node: Node, failure: StreambotError) -> str | list[str]:

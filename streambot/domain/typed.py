@@ -235,7 +235,7 @@ def _got(node: Node) -> str:
         return "nothing"
     text = node.value.text
     shown = text if len(text) <= 60 else text[:57] + "..."
-    return f"`{shown}`" if node.value.plain else f"the text {shown!r}"
+    return f"`{shown}`" if node.value.plain and shown.isprintable() else f"the text {shown!r}"
 
 
 def _bool(document: Document, scalar: Scalar, info: inspect.Type, path: Path_) -> bool:

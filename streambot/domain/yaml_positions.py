@@ -30,8 +30,8 @@ MAX_SCALAR: Final = 10_000
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INT = re.compile(r"[-+]?[0-9][0-9_]*\Z")
-_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
+_INT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*\Z")
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:_[0-9]+)*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
 MAX_NUMBER = 40
 """Longest text of a number: more digits than any price, and no exponent that blows up."""
 
@@ -143,7 +143,7 @@ def parse_yaml(raw: bytes, *, name: str) -> Document:
     if len(raw) > MAX_BYTES:
         raise ConfigError(
             f"larger than {MAX_BYTES >> 10} KiB, which no configuration needs",
-            where=name,
+            where=f"{name}:1",
             hint="is this the right file?",
         )
     try:
@@ -162,7 +162,7 @@ def parse_yaml(raw: bytes, *, name: str) -> Document:
         raise ConfigError(f"not YAML: {error.reason}", where=f"{name}:{line}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"{name}:{mark.line + 1}" if mark is not None else name
+        where = f"{name}:{mark.line + 1 if mark is not None else 1}"
         problem = ": ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError(
             f"not YAML: {problem}",
@@ -170,7 +170,7 @@ def parse_yaml(raw: bytes, *, name: str) -> Document:
             hint="indent with spaces, put `: ` after a key, close every quote and bracket",
         ) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {error}", where=name) from error
+        raise ConfigError(f"not YAML: {error}", where=f"{name}:1") from error
     return Document(name, root)
 
 

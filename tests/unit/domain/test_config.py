@@ -331,3 +331,11 @@ def test_security_settings_that_would_silently_do_nothing_are_refused():
     with pytest.raises(ConfigError, match="would not be used") as caught:
         resolve({}, {"STREAMBOT_KAFKA_SASL_PASSWORD": "hunter2"})
     assert "hunter2" not in str(caught.value)
+
+
+def test_control_characters_are_never_echoed():
+    for text in ("\x1b[2J", "fast\x07", "a\u202eb"):
+        with pytest.raises(UsageError) as caught:
+            resolve({"speed": text}, {})
+        assert text not in str(caught.value)
+    assert resolve({}, {**SASL, "STREAMBOT_KAFKA_SASL_PASSWORD": " a\tb "}).config.kafka.sasl_password == Secret(" a\tb ")
