@@ -1,7 +1,7 @@
 """A whole run at full speed: Parquet to fills and P&L through the embedded broker.
 
 8 instruments on 4 partitions, no output per tick. The limit is the bare Kafka client moving the very frames of that
-run, and results of the same size, in a process like the run's (`floor_kafka.py`).
+run, and results of the same size, in a process like the run's (`raw_log.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from benchmarks.bars import MINUTE_NS
 from benchmarks.command import ROOT, environment, simulate
 from benchmarks.dataset import write_bars, write_registry
-from benchmarks.floor_kafka import Frames, write_frames
 from benchmarks.harness import MIN_ROUNDS, Check, Row, SkippedError, ratio
+from benchmarks.raw_log import write_frames
 from streambot.data.feed import Feed
 from streambot.data.timeline import Timeline
 from streambot.domain.registry import load_registry
@@ -30,18 +30,18 @@ TARGET_OF_RAW = 0.6
 STREAMS = ("orders.ndjson", "fills.ndjson", "pnl.ndjson")
 
 
-def frames_of(path: Path, registry: Path) -> Frames:
+def frames_of(path: Path, registry: Path) -> list[list[bytes]]:
     """The frames that a run over that file publishes at full speed."""
     known = load_registry(registry)
     timeline = Timeline([Feed(instrument=known[symbol], path=path) for symbol in SYMBOLS])
     framing = Framing([number % PARTITIONS for number in range(len(SYMBOLS))], PARTITIONS)
     chains = [FrameChain(bytes(16), partition, len(SYMBOLS)) for partition in range(PARTITIONS)]
-    frames: Frames = []
+    frames: list[list[bytes]] = [[] for _ in range(PARTITIONS)]
     for window in timeline.windows():
         for draft in framing.open(window).all():
             chain = chains[draft.partition]
             value = chain.data(draft.closes, draft.ticks, t_lo=draft.t_lo, t_hi=draft.t_hi)
-            frames.append((draft.partition, value))
+            frames[draft.partition].append(value)
     return frames
 
 
@@ -86,7 +86,7 @@ def rows(rounds: int = MIN_ROUNDS, quick: bool = False) -> Iterator[Row]:
 
 
 def _floor(kept: Path, out_bytes: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.floor_kafka", str(kept), str(out_bytes)]
+    command = [sys.executable, "-m", "benchmarks.raw_log", str(kept), str(out_bytes)]
     done = subprocess.run(
         command,
         cwd=ROOT,
