@@ -28,7 +28,9 @@ def parse_duration(text: str) -> int:
         UsageError: anything else, or more than a hundred years.
     """
     if not _WHOLE.match(text):
-        raise UsageError(f"`{text[:60]}` is no duration", hint="a number and a unit: 500ms, 30s, 15m, 1h, 7d")
+        raise UsageError(
+            f"`{text[:60]}` is no duration", hint="a number and a unit: 500ms, 30s, 15m, 1h, 7d"
+        )
     total = sum(int(count) * _UNITS[unit] for count, unit in _PART.findall(text))
     if total > MAX_DURATION:
         raise UsageError(f"`{text}` is longer than a hundred years")

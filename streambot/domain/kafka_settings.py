@@ -107,7 +107,12 @@ def parse_bootstrap(text: str) -> str:
     for server in servers:
         host, colon, port = server.rpartition(":")
         if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-            raise UsageError(f"`{server[:60]}` is no broker address", hint="use host:port, such as localhost:9092")
+            raise UsageError(
+                f"`{server[:60]}` is no broker address",
+                hint="use host:port, such as localhost:9092",
+            )
         if not host.isprintable() or any(c in host for c in " /@?#"):
-            raise UsageError(f"`{server[:60]}` is no broker address", hint="only host:port, no scheme, no user")
+            raise UsageError(
+                f"`{server[:60]}` is no broker address", hint="only host:port, no scheme, no user"
+            )
     return ",".join(servers)

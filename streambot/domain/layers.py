@@ -151,7 +151,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, _Given]:
             # Compared without the prefix, which would make everything look alike.
             best = nearest(name, (s.name.upper() for s in by_variable.values()), likeness=_TYPO)
             if best is not None:  # what is like nothing known belongs to somebody else
-                raise _filled(failure, "no setting has this name", f"did you mean ${_PREFIX}{best}?")
+                raise _filled(
+                    failure, "no setting has this name", f"did you mean ${_PREFIX}{best}?"
+                )
     return given
 
 
@@ -178,7 +180,9 @@ def _from_file(file: Document | None) -> dict[str, _Given]:
             )  # fmt: skip
         if isinstance(node.value, Scalar) and node.value.is_null:
             continue
-        raw = _capital_text(node, failure) if setting.form is Form.CAPITAL else _texts(node, failure)
+        raw = (
+            _capital_text(node, failure) if setting.form is Form.CAPITAL else _texts(node, failure)
+        )
         given[key] = _Given(_read(setting, raw, failure), origin, failure)
     return given
 
@@ -272,4 +276,8 @@ def _quoted(text: str) -> str:
     plain = text.replace("_", "").replace("-", "").replace("/", "").replace(".", "").isalnum()
     if plain and text[0].isalnum() and text.lower() not in {"null", "true", "false"}:
         return text
-    return text if text in {"true", "false"} else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return (
+        text
+        if text in {"true", "false"}
+        else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    )

@@ -43,7 +43,9 @@ def load_registry(path: Path) -> dict[str, Instrument]:
 
 def bundled_registry() -> dict[str, Instrument]:
     """The registry that travels with streambot."""
-    return read_registry(safe_load_positions(bundled_path(REGISTRY_FILE), name="bundled " + REGISTRY_FILE))
+    return read_registry(
+        safe_load_positions(bundled_path(REGISTRY_FILE), name="bundled " + REGISTRY_FILE)
+    )
 
 
 def find_registry(explicit: Path | None, cwd: Path) -> tuple[Path | str, dict[str, Instrument]]:
@@ -135,7 +137,10 @@ def _check_lots(document: Document, instrument: Instrument) -> None:
             if _overlap(instrument.lot_size[earlier], rule):
                 raise document.error(
                     f"this row and row {earlier} give two lot sizes for one expiry",
-                    _ROOT, instrument.symbol, "lot_size", later,
+                    _ROOT,
+                    instrument.symbol,
+                    "lot_size",
+                    later,
                     hint="set `to_expiry` of one and `from_expiry` of the other",
                 )
 
@@ -155,7 +160,9 @@ def _check_zone(document: Document, instrument: Instrument) -> None:
         known = sorted(zoneinfo.available_timezones())
         raise document.error(
             f"no such time zone: `{instrument.timezone}`",
-            _ROOT, instrument.symbol, "timezone",
+            _ROOT,
+            instrument.symbol,
+            "timezone",
             hint=did_you_mean(instrument.timezone, known, show=0) or "a name like Asia/Kolkata",
         ) from None
 

@@ -140,11 +140,14 @@ def parse_bar_path(text: str) -> BarPath:
         return OhlcPath()
     found = _BRIDGE.match(text)
     if not found:
-        raise UsageError(f"`{text[:60]}` is no path of a bar", hint="use ohlc, or bridge:N (N ticks a bar)")
+        raise UsageError(
+            f"`{text[:60]}` is no path of a bar", hint="use ohlc, or bridge:N (N ticks a bar)"
+        )
     ticks = int(found[1])
     if not MIN_BRIDGE_TICKS <= ticks <= MAX_BRIDGE_TICKS:
         raise UsageError(
-            f"a bridge of {ticks} ticks", hint=f"use {MIN_BRIDGE_TICKS} to {MAX_BRIDGE_TICKS} ticks a bar"
+            f"a bridge of {ticks} ticks",
+            hint=f"use {MIN_BRIDGE_TICKS} to {MAX_BRIDGE_TICKS} ticks a bar",
         )
     return BridgePath(ticks)
 

@@ -99,7 +99,9 @@ def parse_name(text: str) -> str:
         UsageError: other characters than letters, digits, `-` and `_`, or more than 64.
     """
     if not _NAME.match(text):
-        raise UsageError(f"`{text[:60]}` is no name", hint="use letters, digits, - and _, at most 64")
+        raise UsageError(
+            f"`{text[:60]}` is no name", hint="use letters, digits, - and _, at most 64"
+        )
     return text
 
 
@@ -202,7 +204,9 @@ _TABLE = (
     Setting("max_gap", "max_gap_ns", _max_gap, format_duration),
     Setting("drawdown_limit_bp", "drawdown_limit_bp", _whole(1, 10_000)),
     Setting("on_breach", "on_breach", _one_of(OnBreach)),
-    Setting("pnl_every", "pnl_every_ns", _pnl_every, lambda ns: format_duration(ns) if ns else "bar"),
+    Setting(
+        "pnl_every", "pnl_every_ns", _pnl_every, lambda ns: format_duration(ns) if ns else "bar"
+    ),
     Setting("seed", "seed", _whole(0, 2**63 - 1)),
     Setting("partitions", "partitions", _whole(1, 256)),
     Setting("broker", "broker", _one_of(BrokerChoice)),

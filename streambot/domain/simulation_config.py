@@ -125,11 +125,15 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
                 f"`lots` {self.lots} is more than `max_quantity` {self.max_quantity}: every order would be rejected"
             )
         if self.bootstrap_servers is not None and self.broker is not BrokerChoice.AUTO:
-            raise ValueError(f"`broker` {self.broker} contradicts `bootstrap_servers`: give one of the two")
+            raise ValueError(
+                f"`broker` {self.broker} contradicts `bootstrap_servers`: give one of the two"
+            )
         if self.start is not None and self.end is not None and _misordered(self.start, self.end):
             raise ValueError(f"`to` {self.end} is not after `from` {self.start}")
 
 
 def _misordered(start: Moment, end: Moment) -> bool:
     # Zones of more than a day apart do not exist; what is closer is judged when the zone is known.
-    return start.start_ns("UTC") - end.end_ns("UTC") >= (0 if start.naive == end.naive else NANOS_PER_DAY)
+    return start.start_ns("UTC") - end.end_ns("UTC") >= (
+        0 if start.naive == end.naive else NANOS_PER_DAY
+    )

@@ -126,7 +126,9 @@ class TopicTemplate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError("`cleanup` compact needs a `key`")
         for name, text in self.settings.items():
             if name not in _SETTABLE:
-                raise ValueError(f"`settings` cannot hold {name!r}; {did_you_mean(name, _SETTABLE)}")
+                raise ValueError(
+                    f"`settings` cannot hold {name!r}; {did_you_mean(name, _SETTABLE)}"
+                )
             if not text.isprintable() or len(text) > 100:
                 raise ValueError(f"`settings` has no such value for {name}")
 
@@ -209,6 +211,8 @@ def read_topics(document: Document) -> dict[str, TopicTemplate]:
     for stream in entries:
         if not _STREAM.match(stream):
             hint = "use small letters, digits and `-`: dots part the name of a topic"
-            raise document.error(f"`{stream[:60]}` is no name of a stream", _ROOT, stream, hint=hint)
+            raise document.error(
+                f"`{stream[:60]}` is no name of a stream", _ROOT, stream, hint=hint
+            )
         templates[stream] = build(document, TopicTemplate, _ROOT, stream, stream=stream)
     return templates

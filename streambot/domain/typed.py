@@ -101,7 +101,9 @@ def _struct(
             _value(document, Node(Scalar(value, plain=False), node.line), fields[name].type, path)
     for name, field in fields.items():
         if field.required and name not in entries and name not in given:
-            raise document.error(f"`{name}` is missing", *path, hint=_missing_hint(name, field.type))
+            raise document.error(
+                f"`{name}` is missing", *path, hint=_missing_hint(name, field.type)
+            )
     try:
         return info.cls(**values, **given)
     except ValueError as error:
@@ -116,7 +118,9 @@ def _field(document: Document, node: Node, field: inspect.Field, path: Path_) ->
     if isinstance(info, inspect.UnionType):
         # Where keys leave the member of a union open, it is the default's.
         usual = type(field.default)
-        types = sorted(info.types, key=lambda member: getattr(_bare(member), "cls", None) is not usual)
+        types = sorted(
+            info.types, key=lambda member: getattr(_bare(member), "cls", None) is not usual
+        )
         info = inspect.UnionType(tuple(types))
     return _value(document, node, info, path)
 

@@ -243,7 +243,9 @@ class _Composer:
         return root
 
     def refuse(self, event: yaml.Event, path: Path_, what: str, hint: str = "") -> ConfigError:
-        return ConfigError(f"{what} is refused", where=_where(self.name, _line(event), path), hint=hint)
+        return ConfigError(
+            f"{what} is refused", where=_where(self.name, _line(event), path), hint=hint
+        )
 
     def count(self, event: yaml.Event, path: Path_, weight: int) -> None:
         self.nodes += weight
@@ -320,14 +322,20 @@ class _Composer:
         return Node(entries, line), height + 1
 
     def key(self, event: yaml.Event, path: Path_, entries: dict[str, Node]) -> str:
-        if not isinstance(event, yaml.ScalarEvent) or event.tag is not None or event.anchor is not None:
+        if (
+            not isinstance(event, yaml.ScalarEvent)
+            or event.tag is not None
+            or event.anchor is not None
+        ):
             raise self.refuse(event, path, "a key that is no plain word")
         key: str = event.value
         self.count(event, path, 1)
         if not 0 < len(key) <= 200 or not key.isprintable():
             raise self.refuse(event, path, "an empty, overlong or unprintable key")
         if key == "<<" and not event.style:
-            raise self.refuse(event, (*path, key), "a merge key", hint="repeat the settings instead")
+            raise self.refuse(
+                event, (*path, key), "a merge key", hint="repeat the settings instead"
+            )
         if key in entries:
             raise ConfigError(
                 f"the key `{key}` stands here for the second time, first on line {entries[key].line}",

@@ -201,7 +201,11 @@ class BarBuilder:
     """
 
     def __init__(self, timeframes: Sequence[int], dates: Sequence[TradingDates]) -> None:
-        if not timeframes or any(t < 0 for t in timeframes) or len(set(timeframes)) != len(timeframes):
+        if (
+            not timeframes
+            or any(t < 0 for t in timeframes)
+            or len(set(timeframes)) != len(timeframes)
+        ):
             raise ValueError(f"timeframes must be different and not negative: {list(timeframes)}")
         if any(len(table.starts) == 0 for table in dates):
             raise ValueError("an instrument without a trading date")

@@ -62,7 +62,13 @@ def _push(state: Any, zscore: Any, window: Float64Array, bar: Any, period: int, 
 
 @njit
 def _push_all(
-    states: Any, zscores: Any, windows: Float64Array, bars: Any, timeframes: Int64Array, period: int, out: Any
+    states: Any,
+    zscores: Any,
+    windows: Float64Array,
+    bars: Any,
+    timeframes: Int64Array,
+    period: int,
+    out: Any,
 ) -> None:
     """Take bars in order; all their timeframes are known."""
     for n in range(len(bars)):
@@ -84,11 +90,18 @@ class Indicators:
     """
 
     def __init__(
-        self, instruments: int, timeframes: Sequence[int], *, window: int = 100, atr_period: int = ATR_PERIOD
+        self,
+        instruments: int,
+        timeframes: Sequence[int],
+        *,
+        window: int = 100,
+        atr_period: int = ATR_PERIOD,
     ) -> None:
         rows = instruments * len(timeframes)
         if rows < 1 or window < 2 or atr_period < 1:
-            raise ValueError("at least one instrument and timeframe, a window of two, a period of one")
+            raise ValueError(
+                "at least one instrument and timeframe, a window of two, a period of one"
+            )
         self._instruments = instruments
         self._timeframes = np.array(timeframes, dtype=np.int64)
         self._period = atr_period
@@ -102,12 +115,20 @@ class Indicators:
         Raises:
             ValueError: a bar of an instrument or timeframe that is not followed here.
         """
-        if len(bars) and not 0 <= int(bars["instrument"].min()) <= int(bars["instrument"].max()) < self._instruments:
+        if (
+            len(bars)
+            and not 0
+            <= int(bars["instrument"].min())
+            <= int(bars["instrument"].max())
+            < self._instruments
+        ):
             raise ValueError(f"an instrument outside 0 to {self._instruments - 1}")
         if not np.isin(bars["timeframe"], self._timeframes).all():
             raise ValueError(f"a timeframe other than {self._timeframes.tolist()}")
         out = np.empty(len(bars), dtype=INDICATORS)
-        _push_all(self._state, self._zscore, self._windows, bars, self._timeframes, self._period, out)
+        _push_all(
+            self._state, self._zscore, self._windows, bars, self._timeframes, self._period, out
+        )
         return out
 
     def snapshot(self) -> bytes:

@@ -37,7 +37,9 @@ def unpack_arrays(packed: bytes, arrays: Sequence[npt.NDArray[Any]]) -> None:
         raise DecodeError("a state of other settings, or damaged", reason="crc")
     at = 0
     for array in arrays:
-        array[...] = np.frombuffer(body, dtype=array.dtype, count=array.size, offset=at).reshape(array.shape)
+        array[...] = np.frombuffer(body, dtype=array.dtype, count=array.size, offset=at).reshape(
+            array.shape
+        )
         at += array.nbytes
 
 

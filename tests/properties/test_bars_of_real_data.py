@@ -29,7 +29,10 @@ def new_york_dates(first_ns: int, last_ns: int) -> TradingDates:
 def test_bundled_minutes_of_spy(minutes):
     instrument = bundled_registry()["SPY"]
     table = pq.read_table(SPY)
-    stamps = table["ts"].cast("int64").to_numpy() * {"us": 1000, "ns": 1, "ms": 10**6}[table.schema.field("ts").type.unit]
+    stamps = (
+        table["ts"].cast("int64").to_numpy()
+        * {"us": 1000, "ns": 1, "ms": 10**6}[table.schema.field("ts").type.unit]
+    )
     builder = BarBuilder(
         [SOURCE, minutes * MINUTE, DAY], [new_york_dates(int(stamps[0]), int(stamps[-1]))]
     )
@@ -44,7 +47,9 @@ def test_bundled_minutes_of_spy(minutes):
     assert source["start"].tolist() == stamps.tolist()
     assert (source["end"] - source["start"] == MINUTE).all()
     for name in ("open", "high", "low", "close"):
-        assert np.array_equal(source[name], np.round(table[name].to_numpy() / tick).astype(np.int64))
+        assert np.array_equal(
+            source[name], np.round(table[name].to_numpy() / tick).astype(np.int64)
+        )
     assert np.array_equal(source["volume"], table["volume"].to_numpy().astype(np.int64))
     coarse = bars[bars["timeframe"] == minutes * MINUTE]
     assert len(coarse) == decisions

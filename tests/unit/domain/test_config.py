@@ -68,7 +68,24 @@ def test_a_speed_is_an_exact_ratio(text, speed):
 
 
 @pytest.mark.parametrize(
-    "text", ["0x", "0", "0.0x", "-1x", "fast", "nanx", "infx", "nan", "1e3x", "", "x", "1xx", "٣x", "9" * 5000, "2000000000x"]
+    "text",
+    [
+        "0x",
+        "0",
+        "0.0x",
+        "-1x",
+        "fast",
+        "nanx",
+        "infx",
+        "nan",
+        "1e3x",
+        "",
+        "x",
+        "1xx",
+        "٣x",
+        "9" * 5000,
+        "2000000000x",
+    ],
 )
 def test_an_impossible_speed_is_a_usage_error_with_a_hint(text):
     with pytest.raises(UsageError) as caught:
@@ -85,20 +102,31 @@ def test_every_speed_reads_back_from_its_own_text(whole, billionths):
 
 @pytest.mark.parametrize(
     ("text", "nanos"),
-    [("500ms", SECOND // 2), ("30s", 30 * SECOND), ("15m", 900 * SECOND), ("1h30m", 5400 * SECOND), ("7d", 7 * 86400 * SECOND), ("0s", 0)],
+    [
+        ("500ms", SECOND // 2),
+        ("30s", 30 * SECOND),
+        ("15m", 900 * SECOND),
+        ("1h30m", 5400 * SECOND),
+        ("7d", 7 * 86400 * SECOND),
+        ("0s", 0),
+    ],
 )
 def test_durations(text, nanos):
     assert parse_duration(text) == nanos
     assert parse_duration(format_duration(nanos)) == nanos
 
 
-@pytest.mark.parametrize("text", ["", "5", "m", "5 m", "-5m", "1.5h", "5w", "nan", "9" * 13 + "d", "999999d", "1h" * 6])
+@pytest.mark.parametrize(
+    "text", ["", "5", "m", "5 m", "-5m", "1.5h", "5w", "nan", "9" * 13 + "d", "999999d", "1h" * 6]
+)
 def test_what_is_no_duration(text):
     with pytest.raises(UsageError):
         parse_duration(text)
 
 
-@pytest.mark.parametrize(("text", "minutes"), [("1m", 1), ("5m", 5), ("15m", 15), ("1h", 60), ("60m", 60), ("1d", 1440)])
+@pytest.mark.parametrize(
+    ("text", "minutes"), [("1m", 1), ("5m", 5), ("15m", 15), ("1h", 60), ("60m", 60), ("1d", 1440)]
+)
 def test_timeframes(text, minutes):
     assert parse_timeframe(text) == minutes * 60 * SECOND
 
@@ -138,18 +166,29 @@ def test_a_date_means_the_day_in_the_zone_of_the_exchange():
     assert day.end_ns("UTC") - day.start_ns("UTC") == 86400 * SECOND
     # the clocks change that day: it has 23 hours
     spring = parse_moment("2021-03-14")
-    assert spring.end_ns("America/New_York") - spring.start_ns("America/New_York") == 23 * 3600 * SECOND
+    assert (
+        spring.end_ns("America/New_York") - spring.start_ns("America/New_York")
+        == 23 * 3600 * SECOND
+    )
     assert parse_moment("20201207") == day
 
 
 def test_a_time_has_its_own_zone_or_the_exchange_s():
-    assert parse_moment("2020-12-07T14:30Z").start_ns("Asia/Kolkata") == (1607299200 + 52200) * SECOND
-    assert parse_moment("2020-12-07T09:30").start_ns("America/New_York") == (1607299200 + 52200) * SECOND
+    assert (
+        parse_moment("2020-12-07T14:30Z").start_ns("Asia/Kolkata") == (1607299200 + 52200) * SECOND
+    )
+    assert (
+        parse_moment("2020-12-07T09:30").start_ns("America/New_York")
+        == (1607299200 + 52200) * SECOND
+    )
     exact = parse_moment("2020-12-07T14:30:00.123456Z")
     assert exact.start_ns("UTC") == exact.end_ns("UTC") == (1607299200 + 52200) * SECOND + 123456000
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2020-13-01", "2020-02-30", "07/12/2020", "0001-01-01", "9999-12-31", "nan"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "yesterday", "2020-13-01", "2020-02-30", "07/12/2020", "0001-01-01", "9999-12-31", "nan"],
+)
 def test_what_is_no_time(text):
     with pytest.raises(UsageError):
         parse_moment(text)
@@ -157,9 +196,25 @@ def test_what_is_no_time(text):
 
 def test_capital_is_one_amount_or_a_map():
     capital = parse_capital("1e6,SPY=50_000,NIFTY=0.01")
-    assert [capital.of(s) for s in ("SPY", "NIFTY", "IBM")] == [Decimal(50000), Decimal("0.01"), Decimal(10**6)]
+    assert [capital.of(s) for s in ("SPY", "NIFTY", "IBM")] == [
+        Decimal(50000),
+        Decimal("0.01"),
+        Decimal(10**6),
+    ]
     assert parse_capital(str(capital)) == capital
-    for text in ("", "0", "-5", "nan", "inf", "SPY", "SPY=", "1e99", "SPY=1,SPY=2", "1,2,x=3=", "../x=1"):
+    for text in (
+        "",
+        "0",
+        "-5",
+        "nan",
+        "inf",
+        "SPY",
+        "SPY=",
+        "1e99",
+        "SPY=1,SPY=2",
+        "1,2,x=3=",
+        "../x=1",
+    ):
         with pytest.raises(UsageError):
             parse_capital(text)
 
@@ -200,7 +255,13 @@ def test_flag_wins_over_environment_over_file_over_default():
 
 
 def test_every_layer_takes_the_same_text():
-    text = {"instruments": "SPY,N*", "capital": "10,SPY=5", "pnl_every": "bar", "from": "2020-12-07", "infer_instruments": "true"}
+    text = {
+        "instruments": "SPY,N*",
+        "capital": "10,SPY=5",
+        "pnl_every": "bar",
+        "from": "2020-12-07",
+        "infer_instruments": "true",
+    }
     by_flag = resolve(text, {}).config
     by_environment = resolve({}, {f"STREAMBOT_{k.upper()}": v for k, v in text.items()}).config
     yaml = "instruments: [SPY, N*]\ncapital: {default: 10, SPY: 5}\npnl_every: bar\nfrom: 2020-12-07\ninfer_instruments: true\n"
@@ -212,7 +273,16 @@ def test_every_layer_takes_the_same_text():
 
 
 def test_typed_values_pass_as_flags():
-    config, _ = resolve({"speed": MAX_SPEED, "seed": 7, "infer_instruments": True, "capital": ["5", "SPY=6"], "broker": BrokerChoice.EMBEDDED}, {})
+    config, _ = resolve(
+        {
+            "speed": MAX_SPEED,
+            "seed": 7,
+            "infer_instruments": True,
+            "capital": ["5", "SPY=6"],
+            "broker": BrokerChoice.EMBEDDED,
+        },
+        {},
+    )
     assert (config.speed, config.seed, config.infer_instruments) == (MAX_SPEED, 7, True)
     assert config.capital.of("SPY") == 6
     assert config.broker is BrokerChoice.EMBEDDED
@@ -241,7 +311,10 @@ def test_a_mistake_that_a_higher_layer_hides_is_still_told():
 def test_unknown_keys_and_variables_get_a_did_you_mean():
     with pytest.raises(ConfigError) as yaml:
         resolve({}, {}, file("a: 1\nspede: 5\n".replace("a: 1\n", "")))
-    assert (yaml.value.where, yaml.value.hint) == ("streambot.yaml:1:spede", "did you mean `speed`?")
+    assert (yaml.value.where, yaml.value.hint) == (
+        "streambot.yaml:1:spede",
+        "did you mean `speed`?",
+    )
     with pytest.raises(ConfigError) as variable:
         resolve({}, {"STREAMBOT_SEDE": "5"})
     assert "STREAMBOT_SEED" in variable.value.hint
@@ -251,7 +324,10 @@ def test_unknown_keys_and_variables_get_a_did_you_mean():
 
 def test_the_tests_own_variables_are_no_settings():
     others = ("DATA", "VECTORS", "KERNEL_CACHE", "REQUIRE_ALL", "TEST_SEED", "HOMEPAGE")
-    assert resolve({}, {f"STREAMBOT_{name}": "/nowhere" for name in others}).config == SimulationConfig()
+    assert (
+        resolve({}, {f"STREAMBOT_{name}": "/nowhere" for name in others}).config
+        == SimulationConfig()
+    )
 
 
 @pytest.mark.parametrize(
@@ -296,7 +372,14 @@ def test_a_secret_never_shows(tmp_path):
     assert secret.reveal() == "hunter2"
     assert resolved.config.kafka.security_protocol is SecurityProtocol.SASL_SSL
     assert shown(resolved.config)["kafka_sasl_password"] == "***"  # noqa: S105
-    for text in (repr(resolved), str(secret), f"{secret}", f"{secret!r:>5}", config_yaml(resolved), repr(shown(resolved.config))):
+    for text in (
+        repr(resolved),
+        str(secret),
+        f"{secret}",
+        f"{secret!r:>5}",
+        config_yaml(resolved),
+        repr(shown(resolved.config)),
+    ):
         assert "hunter2" not in text
     with pytest.raises(TypeError):
         msgspec.json.encode(resolved.config)
@@ -338,4 +421,6 @@ def test_control_characters_are_never_echoed():
         with pytest.raises(UsageError) as caught:
             resolve({"speed": text}, {})
         assert text not in str(caught.value)
-    assert resolve({}, {**SASL, "STREAMBOT_KAFKA_SASL_PASSWORD": " a\tb "}).config.kafka.sasl_password == Secret(" a\tb ")
+    assert resolve(
+        {}, {**SASL, "STREAMBOT_KAFKA_SASL_PASSWORD": " a\tb "}
+    ).config.kafka.sasl_password == Secret(" a\tb ")

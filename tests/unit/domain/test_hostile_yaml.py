@@ -88,13 +88,21 @@ def alias_bomb(rng, text: str, _marker) -> bytes:
     rows = ["x0: &x0 [" + ",".join(["lol"] * width) + "]"]
     for level in range(1, levels):
         item = f"*x{level - 1}"
-        body = "[" + ",".join([item] * width) + "]" if rng.random() < 0.5 else "{" + ",".join(f"k{j}: {item}" for j in range(width)) + "}"
+        body = (
+            "[" + ",".join([item] * width) + "]"
+            if rng.random() < 0.5
+            else "{" + ",".join(f"k{j}: {item}" for j in range(width)) + "}"
+        )
         rows.append(f"x{level}: &x{level} {body}")
     return ("\n".join(rows) + "\n" + text).encode()
 
 
 def self_alias(rng, text: str, _marker) -> bytes:
-    return insert_line(rng, text, pick(rng, ["loop: &l [*l]", "loop: &l {a: *l}", "loop: &l [[[*l]]]", "loop: *nowhere"])).encode()
+    return insert_line(
+        rng,
+        text,
+        pick(rng, ["loop: &l [*l]", "loop: &l {a: *l}", "loop: &l [[[*l]]]", "loop: *nowhere"]),
+    ).encode()
 
 
 def python_tag(rng, text: str, marker) -> bytes:
@@ -131,13 +139,50 @@ def bad_number(rng, text: str, _marker) -> bytes:
         if rows[i].lstrip().startswith(numeric) and "{" not in rows[i] and not rows[i].lstrip().startswith("- ")
     ]  # fmt: skip
     at = pick(rng, candidates)
-    value = pick(rng, ["-1", ".nan", ".inf", "-.inf", "nan", "NaN", "1e400", "-0.0", "1e999999999", "9" * 400, "0x10", "1:30", "١", "--5", "1__", "+"])
+    value = pick(
+        rng,
+        [
+            "-1",
+            ".nan",
+            ".inf",
+            "-.inf",
+            "nan",
+            "NaN",
+            "1e400",
+            "-0.0",
+            "1e999999999",
+            "9" * 400,
+            "0x10",
+            "1:30",
+            "١",
+            "--5",
+            "1__",
+            "+",
+        ],
+    )
     rows[at] = rows[at].split(":", 1)[0] + ": " + value
     return "\n".join(rows).encode()
 
 
 def unknown_key(rng, text: str, _marker) -> bytes:
-    key = pick(rng, ["lott_size", "symbol_", "__class__", "__init__", "eval", "tick-size", "TYPE", "spead", "ретеншн", "a" * 150, "<<", "?", "${HOME}"])
+    key = pick(
+        rng,
+        [
+            "lott_size",
+            "symbol_",
+            "__class__",
+            "__init__",
+            "eval",
+            "tick-size",
+            "TYPE",
+            "speeed",
+            "ретеншн",
+            "a" * 150,
+            "<<",
+            "?",
+            "${HOME}",
+        ],
+    )
     return insert_line(rng, text, f"{key}: 1").encode()
 
 
@@ -151,19 +196,57 @@ def duplicate_key(rng, text: str, _marker) -> bytes:
 def bad_bytes(rng, text: str, _marker) -> bytes:
     raw = bytearray(text.encode())
     at = int(rng.integers(len(raw)))
-    raw[at:at] = pick(rng, [b"\xff", b"\xc3\x28", b"\xed\xa0\x80", b"\x00", b"\x07", b"\x1b[2J", b"\xf5\x80\x80\x80", b"\x80", b"\x7f"])
+    raw[at:at] = pick(
+        rng,
+        [
+            b"\xff",
+            b"\xc3\x28",
+            b"\xed\xa0\x80",
+            b"\x00",
+            b"\x07",
+            b"\x1b[2J",
+            b"\xf5\x80\x80\x80",
+            b"\x80",
+            b"\x7f",
+        ],
+    )
     return bytes(raw)
 
 
 def traversal(rng, target: str, text: str) -> bytes:
-    path = pick(rng, ["../../etc/passwd", "/etc/passwd", "..", "a/b", "..\\..\\x", "%2e%2e/x", "x\\0y", "~/x", "a b", "-rf", "", "é"])
+    path = pick(
+        rng,
+        [
+            "../../etc/passwd",
+            "/etc/passwd",
+            "..",
+            "a/b",
+            "..\\..\\x",
+            "%2e%2e/x",
+            "x\\0y",
+            "~/x",
+            "a b",
+            "-rf",
+            "",
+            "é",
+        ],
+    )
     if target == "registry":
         old, new = pick(rng, [("  SPY:", f'  "{path}":'), ("underlying: SPY", f'underlying: "{path}"'), ("timezone: America/New_York", f'timezone: "../{path}"'),
                               ("exchange: XNYS", f'exchange: "../{path}"')])  # fmt: skip
     elif target == "topics":
-        old, new = pick(rng, [("  ticks:", f'  "{path}":'), ("writer: replay", f'writer: "{path}"')])
+        old, new = pick(
+            rng, [("  ticks:", f'  "{path}":'), ("writer: replay", f'writer: "{path}"')]
+        )
     else:
-        old, new = pick(rng, [("run: mine", f'run: "{path}"'), ("namespace: streambot", f'namespace: "{path}"'), ("  SPY", f'  "{path}/.."')][:2])
+        old, new = pick(
+            rng,
+            [
+                ("run: mine", f'run: "{path}"'),
+                ("namespace: streambot", f'namespace: "{path}"'),
+                ("  SPY", f'  "{path}/.."'),
+            ][:2],
+        )
     assert old in text
     return text.replace(old, new, 1).encode()
 
@@ -184,7 +267,31 @@ def huge(rng, text: str, _marker) -> bytes:
 
 
 def broken_syntax(rng, text: str, _marker) -> bytes:
-    line = pick(rng, ["\tx: 1", "x: 'open", 'x: "open', "x: [1, 2", "x: {a: 1", "a: b: c", "}", "]", "@x: 1", "`x: 1", "%YAML 9.9", "&", "*", "- x", "...\nx", "---\ny: 1", "x", "? [a]\n: b", '"\\ud800": 1', '"\\q": 1'])
+    line = pick(
+        rng,
+        [
+            "\tx: 1",
+            "x: 'open",
+            'x: "open',
+            "x: [1, 2",
+            "x: {a: 1",
+            "a: b: c",
+            "}",
+            "]",
+            "@x: 1",
+            "`x: 1",
+            "%YAML 9.9",
+            "&",
+            "*",
+            "- x",
+            "...\nx",
+            "---\ny: 1",
+            "x",
+            "? [a]\n: b",
+            '"\\ud800": 1',
+            '"\\q": 1',
+        ],
+    )
     rows = text.split("\n")
     rows.insert(pick(rng, lines_with_values(text)), line)
     return "\n".join(rows).encode()
@@ -225,7 +332,11 @@ def test_hostile_files_end_in_a_configuration_error_at_their_line(kind, tmp_path
         rng = np.random.default_rng([seed, sorted(KINDS).index(kind)])
         target = pick(rng, sorted(TARGETS))
         text = TARGETS[target]
-        raw = traversal(rng, target, text) if kind == "path traversal" else KINDS[kind](rng, text, marker)
+        raw = (
+            traversal(rng, target, text)
+            if kind == "path traversal"
+            else KINDS[kind](rng, text, marker)
+        )
         check(attack(raw, READERS[target]), raw, seed)
     assert not marker.exists()
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < MOST_MEGABYTES

@@ -55,8 +55,24 @@ def test_nifty_lots_follow_the_expiry_of_the_contract_and_differ_between_series(
     rows = bundled_registry()["NIFTY_OPT"].lot_size
     assert isinstance(rows, tuple)
     # January 2025: a weekly contract has 75, the monthly of the same month still 25.
-    assert LotRule(lot=75, series=Series.WEEKLY, from_expiry=dt.date(2025, 1, 2), to_expiry=dt.date(2025, 12, 23)) in rows
-    assert LotRule(lot=25, series=Series.MONTHLY, from_expiry=dt.date(2024, 5, 30), to_expiry=dt.date(2025, 1, 30)) in rows
+    assert (
+        LotRule(
+            lot=75,
+            series=Series.WEEKLY,
+            from_expiry=dt.date(2025, 1, 2),
+            to_expiry=dt.date(2025, 12, 23),
+        )
+        in rows
+    )
+    assert (
+        LotRule(
+            lot=25,
+            series=Series.MONTHLY,
+            from_expiry=dt.date(2024, 5, 30),
+            to_expiry=dt.date(2025, 1, 30),
+        )
+        in rows
+    )
 
 
 def test_nifty_expiries_move_from_thursday_to_tuesday_in_september_2025():
@@ -82,24 +98,42 @@ def test_words_that_yaml_1_1_turns_into_booleans_are_symbols():
 def test_a_trail_and_a_premium_are_recognised_by_their_keys():
     assert read(HEAD + "    trail: {bp: 50}\n")["ABC"].trail == TrailBp(bp=50)
     assert read(HEAD + "    trail: {atr: 2}\n")["ABC"].trail == TrailAtr(atr=2.0)
-    assert read(HEAD + "    premium: {k: 0.5, daily_atr: 3.9}\n")["ABC"].premium == BachelierPremium(
-        k=0.5, daily_atr=Decimal("3.9")
-    )
+    assert read(HEAD + "    premium: {k: 0.5, daily_atr: 3.9}\n")[
+        "ABC"
+    ].premium == BachelierPremium(k=0.5, daily_atr=Decimal("3.9"))
 
 
 @pytest.mark.parametrize(
     ("change", "line", "key", "says", "hint"),
     [
-        (("    lot_size", "    lott_size"), 4, "instruments.ABC.lott_size", "unknown key", "`lot_size`"),
+        (
+            ("    lot_size", "    lott_size"),
+            4,
+            "instruments.ABC.lott_size",
+            "unknown key",
+            "`lot_size`",
+        ),
         (("STOCK", "STOK"), 3, "instruments.ABC.type", "unknown value `STOK`", "`STOCK`"),
         (("STOCK", "stock"), 3, "instruments.ABC.type", "unknown value `stock`", "`STOCK`"),
         (("lot_size: 1", "lot_size: 0"), 4, "instruments.ABC.lot_size", "at least 1", ""),
         (("lot_size: 1", "lot_size: -5"), 4, "instruments.ABC.lot_size", "at least 1", ""),
-        (("lot_size: 1", "lot_size: 1.5"), 4, "instruments.ABC.lot_size", "whole number or a list", ""),
+        (
+            ("lot_size: 1", "lot_size: 1.5"),
+            4,
+            "instruments.ABC.lot_size",
+            "whole number or a list",
+            "",
+        ),
         (("lot_size: 1", "lot_size: 50 lots"), 4, "instruments.ABC.lot_size", "`50 lots`", ""),
         (("lot_size: 1", "lot_size: '1'"), 4, "instruments.ABC.lot_size", "the text '1'", ""),
         (("lot_size: 1", "lot_size: []"), 4, "instruments.ABC.lot_size", "no rows", ""),
-        (("lot_size: 1", "lot_size: 99999999999999999999"), 4, "instruments.ABC.lot_size", "at most", ""),
+        (
+            ("lot_size: 1", "lot_size: 99999999999999999999"),
+            4,
+            "instruments.ABC.lot_size",
+            "at most",
+            "",
+        ),
         (("0.05", "0"), 5, "instruments.ABC.tick_size", "positive", ""),
         (("0.05", "-0.05"), 5, "instruments.ABC.tick_size", "positive", ""),
         (("0.05", ".nan"), 5, "instruments.ABC.tick_size", "a number", ""),
@@ -146,7 +180,12 @@ def test_a_mistake_is_told_at_its_line_and_key(change, line, key, says, hint):
         ("expiries: {expires_after: 0}", "expiries.expires_after", "at least 1", ""),
         ("expiries: {expires_after: 5, dates: [2026-01-01]}", "expiries", "exactly one", ""),
         ("expiries: {dates: [2026-02-30]}", "expiries.dates[0]", "a date", ""),
-        ("expiries: {rules: [{series: weekly, weekday: THURSDAY}]}", "expiries.rules[0].weekday", "unknown value", "`THU`"),
+        (
+            "expiries: {rules: [{series: weekly, weekday: THURSDAY}]}",
+            "expiries.rules[0].weekday",
+            "unknown value",
+            "`THU`",
+        ),
         ("enforce_trailing_stop: yes", "enforce_trailing_stop", "true or false", ""),
         ("max_lots: 0", "max_lots", "at least 1", ""),
         ("valuation: market", "valuation", "unknown value", "`marked`"),
@@ -169,7 +208,9 @@ def test_two_lot_sizes_for_one_expiry_are_refused():
     assert caught.value.where == "my.yaml:4:instruments.ABC.lot_size[1]"
 
 
-@pytest.mark.parametrize("text", ["", "instruments:\n", "- a\n", "5\n", "instruments: []\n", "instrument: {}\n"])
+@pytest.mark.parametrize(
+    "text", ["", "instruments:\n", "- a\n", "5\n", "instruments: []\n", "instrument: {}\n"]
+)
 def test_a_file_without_instruments_is_refused(text):
     with pytest.raises(ConfigError):
         read(text)
@@ -181,7 +222,9 @@ def test_a_declaration_reads_back_as_what_it_declares():
 
 
 def test_a_declaration_can_be_pasted_below_an_existing_head():
-    one = Instrument(symbol="^NSEI"[1:], type=InstrumentType.STOCK, lot_size=1, tick_size=Decimal("1e-8"))
+    one = Instrument(
+        symbol="^NSEI"[1:], type=InstrumentType.STOCK, lot_size=1, tick_size=Decimal("1e-8")
+    )
     assert read(HEAD + declare_yaml([one], header=False))["NSEI"] == one
 
 

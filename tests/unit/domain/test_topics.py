@@ -24,7 +24,16 @@ def read(text: str) -> dict[str, TopicTemplate]:
 
 def test_the_bundled_streams():
     topics = bundled_topics()
-    assert list(topics) == ["ticks", "orders", "fills", "pnl", "state", "late", "dead-letter", "status"]
+    assert list(topics) == [
+        "ticks",
+        "orders",
+        "fills",
+        "pnl",
+        "state",
+        "late",
+        "dead-letter",
+        "status",
+    ]
     assert topics["ticks"].topic("streambot", "run-1") == "streambot.run-1.ticks"
     assert topics["state"].cleanup is Cleanup.COMPACT
     # ticks, orders and outputs are joined by partition: their counts must be equal

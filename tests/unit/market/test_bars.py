@@ -32,7 +32,9 @@ def ticks_of(bars: list[tuple[int, ...]]) -> TickBlock:
         sizes = [share, share, share, volume - 3 * share] if volume >= 0 else [-1] * 4
         for j, price in enumerate((open_, first, second, close)):
             flag = TickFlag.BAR_OPEN if j == 0 else 0
-            rows.append((ts + path_offset(j, duration), number, sequence, j, int(flag), price, sizes[j]))
+            rows.append(
+                (ts + path_offset(j, duration), number, sequence, j, int(flag), price, sizes[j])
+            )
     rows.sort(key=lambda row: row[:4])
     columns = list(zip(*rows, strict=True)) if rows else [()] * 7
     return TickBlock(
@@ -53,14 +55,20 @@ def price_bars(draw, instruments: int = 2):
     for number in range(instruments):
         step = draw(st.sampled_from([1, 5])) * MINUTE
         count = draw(st.integers(1, 25))
-        slots = draw(st.lists(st.integers(0, 3 * DAY // step - 1), min_size=count, max_size=count, unique=True))
+        slots = draw(
+            st.lists(
+                st.integers(0, 3 * DAY // step - 1), min_size=count, max_size=count, unique=True
+            )
+        )
         duration = draw(st.sampled_from([step, step // 2, 5, 1]))
         for slot in sorted(slots):
             low = draw(st.integers(1, 10**6))
             high = low + draw(st.integers(0, 4))
             inner = st.integers(low, high)
             volume = draw(st.one_of(st.just(-1), st.integers(0, 10**9)))
-            bars.append((number, slot * step, duration, draw(inner), high, low, draw(inner), volume))
+            bars.append(
+                (number, slot * step, duration, draw(inner), high, low, draw(inner), volume)
+            )
     return bars
 
 
@@ -109,7 +117,18 @@ def plain_bars(bars, timeframe, table):
     ]  # fmt: skip
 
 
-FIELDS = ("instrument", "timeframe", "start", "end", "open", "high", "low", "close", "volume", "count")
+FIELDS = (
+    "instrument",
+    "timeframe",
+    "start",
+    "end",
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "count",
+)
 
 
 def tuples(rows):
@@ -158,9 +177,15 @@ def test_a_bar_outside_the_session_never_joins_one_inside():
     # 09:07 would fall into the grid's 09:00 to 09:15; 15:30 and later begin a bucket at the close
     times = [547 * MINUTE, OPEN, CLOSE - MINUTE, CLOSE, CLOSE + 20 * MINUTE]
     builder = BarBuilder([15 * MINUTE, 60 * MINUTE, DAY], [dates()])
-    rows = np.concatenate([builder.update(ticks_of([(0, t, MINUTE, 5, 5, 5, 5, 1) for t in times])), builder.flush()])
+    rows = np.concatenate(
+        [builder.update(ticks_of([(0, t, MINUTE, 5, 5, 5, 5, 1) for t in times])), builder.flush()]
+    )
     spans = {
-        int(t) // MINUTE: [(int(r["start"]) // MINUTE, int(r["end"]) // MINUTE) for r in rows if r["timeframe"] == t]
+        int(t) // MINUTE: [
+            (int(r["start"]) // MINUTE, int(r["end"]) // MINUTE)
+            for r in rows
+            if r["timeframe"] == t
+        ]
         for t in (15 * MINUTE, 60 * MINUTE, DAY)
     }
     assert spans[15] == [(540, 555), (555, 570), (915, 930), (930, 945), (945, 960)]

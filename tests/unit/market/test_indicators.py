@@ -52,11 +52,18 @@ def test_returns_and_atr_and_zscore_of_one_series():
     assert np.isnan(got["zscore"][0])
     for i in range(2, len(rows)):
         window = np.array(returns[max(1, i - 29) : i + 1])
-        assert got["zscore"][i] == pytest.approx((window[-1] - window.mean()) / window.std(), abs=1e-9)
+        assert got["zscore"][i] == pytest.approx(
+            (window[-1] - window.mean()) / window.std(), abs=1e-9
+        )
 
 
 def test_series_are_apart_by_instrument_and_timeframe():
-    parts = [bars(200, 1), bars(200, 2, instrument=1), bars(200, 3, timeframe=24 * HOUR), bars(200, 4, 1, 24 * HOUR)]
+    parts = [
+        bars(200, 1),
+        bars(200, 2, instrument=1),
+        bars(200, 3, timeframe=24 * HOUR),
+        bars(200, 4, 1, 24 * HOUR),
+    ]
     mixed = np.stack(parts, axis=1).ravel()
     got = Indicators(2, [HOUR, 24 * HOUR]).update(mixed)
     for k, part in enumerate(parts):

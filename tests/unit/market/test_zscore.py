@@ -28,7 +28,13 @@ def run(series: np.ndarray, window: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("kind", "tolerance"),
-    [("returns", 1e-12), ("prices", 1e-10), ("small spread on a large value", 1e-10), ("outliers that leave", 1e-10), ("many magnitudes", 1e-10)],
+    [
+        ("returns", 1e-12),
+        ("prices", 1e-10),
+        ("small spread on a large value", 1e-10),
+        ("outliers that leave", 1e-10),
+        ("many magnitudes", 1e-10),
+    ],
 )
 def test_the_error_does_not_grow_over_ten_million_values(kind, tolerance):
     rng = np.random.default_rng(11)
@@ -50,7 +56,13 @@ def test_the_error_does_not_grow_over_ten_million_values(kind, tolerance):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.one_of(st.floats(-1e6, 1e6), st.integers(-3, 3).map(float), st.sampled_from([1e12, -1e12])), min_size=1, max_size=60),
+    st.lists(
+        st.one_of(
+            st.floats(-1e6, 1e6), st.integers(-3, 3).map(float), st.sampled_from([1e12, -1e12])
+        ),
+        min_size=1,
+        max_size=60,
+    ),
     st.integers(2, 9),
 )
 def test_every_value_of_a_short_series_against_numpy(values, window):
@@ -64,7 +76,9 @@ def test_every_value_of_a_short_series_against_numpy(values, window):
 
 
 def test_equal_values_have_no_score_also_after_others():
-    series = np.concatenate([np.random.default_rng(1).standard_normal(500) * 1e6, np.full(300, 0.1)])
+    series = np.concatenate(
+        [np.random.default_rng(1).standard_normal(500) * 1e6, np.full(300, 0.1)]
+    )
     scores = run(series, 100)
     assert scores[0] == 0.0
     assert (scores[-200:] == 0.0).all()
