@@ -27,7 +27,14 @@ def name(request: pytest.FixtureRequest) -> Callable[[str], str]:
     return lambda stream: f"test.r{number}.{stream}"
 
 
-@pytest.fixture(scope="session", params=["memory", "embedded", "apache"])
+@pytest.fixture(
+    scope="session",
+    params=[
+        "memory",
+        pytest.param("embedded", marks=pytest.mark.integration),
+        pytest.param("apache", marks=pytest.mark.kafka),
+    ],
+)
 def broker(request: pytest.FixtureRequest, tmp_path_factory) -> Iterator[str | None]:
     """Address of a broker that lives as long as the session; None for the in-process log."""
     if request.param == "memory":
@@ -51,7 +58,7 @@ async def log(broker: str | None, request: pytest.FixtureRequest) -> AsyncIterat
     if broker is None:
         opened: Log = MemoryLog()
     else:
-        profile = EMBEDDED if "embedded" in request.node.name else APACHE
+        profile = EMBEDDED if request.node.get_closest_marker("integration") else APACHE
         opened = await KafkaLog.open(broker, profile=profile)
     yield opened
     await opened.close()

@@ -1,0 +1,79 @@
+"""Dead letters: records that could not be read, as they came, and why in their headers.
+
+The value is the original one, byte for byte, so that it can be looked at or replayed. Where it
+came from (stream, partition, offset) is its identity: whoever buries a record twice can be found.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple
+
+from streambot.domain.errors import DecodeError
+from streambot.streams.ports import Headers
+
+if TYPE_CHECKING:
+    from streambot.streams.ports import Record
+
+MAX_MESSAGE_BYTES = 1_024
+_NAMES = ("stream", "partition", "offset", "reason", "message", "sha256")
+
+
+class DeadLetter(NamedTuple):
+    """A record for the `dead-letter` stream: append it with these, to the partition it came from."""
+
+    value: bytes
+    key: bytes | None
+    timestamp_ms: int
+    headers: Headers
+
+
+class Burial(NamedTuple):
+    """What the headers of a dead letter say.
+
+    Attributes:
+        stream, partition, offset: where the record stood.
+        reason: word of a closed set (`DecodeError`).
+        message: for people.
+        sha256: of the value, in hexadecimal.
+    """
+
+    stream: str
+    partition: int
+    offset: int
+    reason: str
+    message: str
+    sha256: str
+
+
+def dead_letter(record: Record, cause: DecodeError) -> DeadLetter:
+    """`record`, which could not be read because of `cause`. A function of the two, nothing else."""
+    buried = Burial(
+        record.stream, record.partition, record.offset, cause.reason,
+        cause.message, sha256(record.value).hexdigest(),
+    )  # fmt: skip
+    headers = tuple(
+        (name, str(field).encode()[:MAX_MESSAGE_BYTES])
+        for name, field in zip(_NAMES, buried, strict=True)
+    )
+    return DeadLetter(record.value, record.key, record.timestamp_ms, headers)
+
+
+def read_burial(record: Record) -> Burial:
+    """Why a record of the `dead-letter` stream is there.
+
+    Raises:
+        DecodeError: headers are missing, or its value is not the one that was buried.
+    """
+    headers = dict(record.headers)
+    try:
+        said = {name: headers[name].decode("utf-8", "replace") for name in _NAMES}
+        buried = Burial(
+            said["stream"], int(said["partition"]), int(said["offset"]), said["reason"],
+            said["message"], said["sha256"],
+        )  # fmt: skip
+    except (KeyError, ValueError) as cause:
+        raise DecodeError(f"no dead letter: {cause}", reason="schema") from cause
+    if buried.sha256 != sha256(record.value).hexdigest():
+        raise DecodeError("the value is not the one that was buried", reason="crc")
+    return buried
