@@ -13,6 +13,9 @@ import re
 import sys
 from pathlib import Path
 
+from typer.main import get_command
+
+from streambot.cli.main import app
 from streambot.domain.config import SETTINGS, KafkaSecurity, SimulationConfig, shown
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
@@ -43,12 +46,24 @@ def meanings() -> dict[str, str]:
     return found | _OWN_WORDS
 
 
+def flags(name: str = "simulate") -> set[str]:
+    """The flags that a command, or one of its own commands, takes."""
+    root = get_command(app)
+    context = root.make_context("streambot", [], resilient_parsing=True)
+    command = root.get_command(context, name)
+    inner = getattr(command, "commands", {}).values()
+    parameters = (parameter for one in (command, *inner) for parameter in one.params)
+    return {
+        flag for parameter in parameters for flag in (*parameter.opts, *parameter.secondary_opts)
+    }
+
+
 def table() -> str:
     """The table as Markdown."""
-    meaning, default = meanings(), shown(SimulationConfig())
+    meaning, default, known = meanings(), shown(SimulationConfig()), flags()
     lines = ["| setting | flag | environment | default | what |", "|---|---|---|---|---|"]
     for name, setting in SETTINGS.items():
-        flag = "" if setting.secret or setting.field.startswith("kafka.") else f"`{setting.flag}`"
+        flag = f"`{setting.flag}`" if setting.flag in known else ""
         variable = f"`{setting.variable}`" if setting.in_environment else ""
         value = f"`{default[name]}`" if default[name] and not setting.secret else ""
         lines.append(f"| `{name}` | {flag} | {variable} | {value} | {meaning[setting.field]} |")

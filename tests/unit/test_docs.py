@@ -48,6 +48,14 @@ def test_documents_name_only_commands_that_exist(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_documents_name_only_flags_that_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for command, rest in re.findall(r"streambot ([a-z][a-z-]*)([^\n`#]*)", text):
+        if command in COMMANDS:
+            assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= settings_table.flags(command)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
