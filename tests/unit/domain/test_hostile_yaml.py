@@ -175,7 +175,7 @@ def unknown_key(rng, text: str, _marker) -> bytes:
             "eval",
             "tick-size",
             "TYPE",
-            "speeed",
+            "speed_x",
             "ретеншн",
             "a" * 150,
             "<<",
