@@ -183,11 +183,12 @@ class BacktestingEngine:
         elif isinstance(strategy, Iterable):
             for order in strategy:
                 self.submit(order)
-        elif strategy is not None:
-            if self._player is None or self._player.strategy is not strategy:
-                self._player = StrategyPlayer(
-                    strategy, self.instrument, halts=self.limits.halt_on_breach
-                )
+        elif strategy is not None and (
+            self._player is None or self._player.strategy is not strategy
+        ):
+            self._player = StrategyPlayer(
+                strategy, self.instrument, halts=self.limits.halt_on_breach
+            )
         self._check(data, closes)
         given = self._encode_given(data, closes)
         events: list[bytes] = []
