@@ -34,7 +34,10 @@ class TrackBuffers:
     """
 
     def __init__(
-        self, tracks: Sequence[Track], streams: Sequence[tuple[TrackStream, FileReader]], decision: int
+        self,
+        tracks: Sequence[Track],
+        streams: Sequence[tuple[TrackStream, FileReader]],
+        decision: int,
     ) -> None:
         self._tracks = tracks
         self._streams = streams
@@ -48,7 +51,8 @@ class TrackBuffers:
         self._day = np.zeros(count, dtype=np.int64)
         self._delivered = np.zeros(count, dtype=np.int64)
         self.known_until = np.array(
-            [FOREVER if track.days is None else int(track.days.first[0]) for track in tracks], dtype=np.int64
+            [FOREVER if track.days is None else int(track.days.first[0]) for track in tracks],
+            dtype=np.int64,
         )
         """int64 [K]: every bar that opens before this time is ready."""
 
@@ -87,8 +91,19 @@ class TrackBuffers:
             columns[number, k, at] = column
         self._filled[k] = at.stop
         ready, day = place_bars(
-            columns[_TS, k], columns[_END, k], columns[_CLOSE, k], self.flags[k], int(self.ready[k]), at.stop,
-            int(self._day[k]), days.first, days.last, days.open, days.close, days.cut, track.timeframe,
+            columns[_TS, k],
+            columns[_END, k],
+            columns[_CLOSE, k],
+            self.flags[k],
+            int(self.ready[k]),
+            at.stop,
+            int(self._day[k]),
+            days.first,
+            days.last,
+            days.open,
+            days.close,
+            days.cut,
+            track.timeframe,
             self._decision,
         )
         self.ready[k], self._day[k] = ready, day

@@ -19,8 +19,17 @@ QUOTE_SIDES = ("bid", "ask")
 
 _SYNONYMS: dict[str, tuple[str, ...]] = {
     "time": (
-        "ts", "timestamp", "datetime", "date_time", "date", "time", "open_time", "opentime", "ts_event",
-        "unix", "index_level_0",
+        "ts",
+        "timestamp",
+        "datetime",
+        "date_time",
+        "date",
+        "time",
+        "open_time",
+        "opentime",
+        "ts_event",
+        "unix",
+        "index_level_0",
     ),
     "symbol": ("symbol", "ticker", "instrument", "tradingsymbol", "sym"),
     "open": ("open", "o", "open_price"),
@@ -61,8 +70,15 @@ class ColumnMap(NamedTuple):
     def read(self) -> tuple[str, ...]:
         """The columns that are read, each once."""
         named = (
-            self.time, self.time_of_day, self.symbol, self.open, self.high, self.low, self.close,
-            self.volume, self.other_close,
+            self.time,
+            self.time_of_day,
+            self.symbol,
+            self.open,
+            self.high,
+            self.low,
+            self.close,
+            self.volume,
+            self.other_close,
         )
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
@@ -71,7 +87,8 @@ class ColumnMap(NamedTuple):
         parts = [f"{part}={getattr(self, part)!r}" for part in ("time", *PRICES)]
         parts += [
             f"{part}={getattr(self, part)!r}"
-            for part in ("time_of_day", "symbol", "volume") if getattr(self, part) is not None
+            for part in ("time_of_day", "symbol", "volume")
+            if getattr(self, part) is not None
         ]
         return ", ".join(parts)
 
@@ -81,7 +98,10 @@ def _plain(name: str) -> str:
 
 
 def map_columns(
-    names: Sequence[str], *, quote_side: str = "bid", given: Mapping[str, str] | None = None,
+    names: Sequence[str],
+    *,
+    quote_side: str = "bid",
+    given: Mapping[str, str] | None = None,
     where: str = "",
 ) -> ColumnMap:
     """Find the columns of a bar file by their names.
@@ -111,7 +131,8 @@ def map_columns(
             if found:
                 if len(found) > 1:
                     raise DataError(
-                        f"columns {found[0]!r} and {found[1]!r} both read as {part!r}", where=where,
+                        f"columns {found[0]!r} and {found[1]!r} both read as {part!r}",
+                        where=where,
                         hint="rename one of them",
                     )
                 return found[0]
@@ -139,7 +160,9 @@ def map_columns(
     return ColumnMap(**chosen, unused=tuple(name for name in names if name not in used))  # type: ignore[arg-type]
 
 
-def _check_given(given: Mapping[str, str], quote_side: str, names: Sequence[str], where: str) -> None:
+def _check_given(
+    given: Mapping[str, str], quote_side: str, names: Sequence[str], where: str
+) -> None:
     if quote_side not in QUOTE_SIDES:
         raise ConfigError(f"quote side {quote_side!r} is neither `bid` nor `ask`")
     unknown = [part for part in given if part not in _SYNONYMS and part != "time_of_day"]
@@ -170,8 +193,12 @@ def _find_time(
 def _missing(message: str, part: str, names: Sequence[str], where: str) -> DataError:
     found = ", ".join(f"`{name}`" for name in names) or "none"
     near = nearest(part, names)
-    hint = f"did you mean `{near}`?" if near else (
-        "bars need a time and open, high, low, close (bid_open ... ask_close for quotes); "
-        "rename the columns, or import the file with a mapping"
+    hint = (
+        f"did you mean `{near}`?"
+        if near
+        else (
+            "bars need a time and open, high, low, close (bid_open ... ask_close for quotes); "
+            "rename the columns, or import the file with a mapping"
+        )
     )
     return DataError(f"{message}; found: {found}", where=where, hint=hint)

@@ -58,7 +58,9 @@ def read_layout(path: Path) -> CsvLayout:
     with _opened(path) as stream:
         head = stream.read(_LONGEST_HEADER)
     try:
-        text = head.decode("utf-8-sig", errors="strict" if len(head) < _LONGEST_HEADER else "ignore")
+        text = head.decode(
+            "utf-8-sig", errors="strict" if len(head) < _LONGEST_HEADER else "ignore"
+        )
     except UnicodeDecodeError as error:
         raise DataError(
             "the file is not UTF-8 text", where=str(path), hint="save it as UTF-8"
@@ -76,7 +78,8 @@ def read_layout(path: Path) -> CsvLayout:
         tickers = {name.strip() for name in rows[1][1:]}
         if len(tickers) > 1:
             raise DataError(
-                f"{len(tickers)} tickers side by side", where=f"{path}:line {skipped + 2}",
+                f"{len(tickers)} tickers side by side",
+                where=f"{path}:line {skipped + 2}",
                 hint="download one ticker a file, or stack them with a `symbol` column",
             )
         return CsvLayout(tuple(names), delimiter, skipped + 3, tickers.pop() if tickers else None)
@@ -87,13 +90,20 @@ class CsvBars:
     """A CSV file of bars (`.gz`, `.bz2`, `.zst` and `.lz4` are unpacked on the way)."""
 
     def __init__(
-        self, path: Path, *, quote_side: str = "bid", given: Mapping[str, str] | None = None,
+        self,
+        path: Path,
+        *,
+        quote_side: str = "bid",
+        given: Mapping[str, str] | None = None,
         time_format: str | None = None,
     ) -> None:
         self.path = path
         self.layout = read_layout(path)
         self.columns = map_columns(
-            self.layout.names, quote_side=quote_side, given=given, where=f"{path}:line {self.layout.skip}"
+            self.layout.names,
+            quote_side=quote_side,
+            given=given,
+            where=f"{path}:line {self.layout.skip}",
         )
         self._reader = ColumnReader(path, self.columns, time_format, self.place)
         self.codes = self._reader.codes
@@ -101,8 +111,17 @@ class CsvBars:
         if first is None or not first.num_rows:
             raise DataError("the file has a header and no rows", where=str(path))
         self._reader.batch(first.slice(0, 1), 0)
+        self._knows_symbols = False
         joined = self.columns.time_of_day is not None
         self.stamps = self._reader.times.kind(first.column(self.columns.time), joined=joined)
+
+    def symbols(self) -> tuple[str, ...]:
+        """See `BarFile.symbols`: reads the file once."""
+        if self.columns.symbol is not None and not self._knows_symbols:
+            for _ in self.batches():
+                pass
+            self._knows_symbols = True
+        return tuple(self.codes)
 
     def place(self, row: int) -> str:
         """File and line for a message; empty lines are counted too."""
@@ -116,8 +135,12 @@ class CsvBars:
         return f"{self.path}:row {row + 1}"
 
     def batches(
-        self, *, batch_rows: int = DEFAULT_BATCH_ROWS, span: tuple[int, int] | None = None,
-        rows: tuple[int, int] | None = None, reverse: bool = False,
+        self,
+        *,
+        batch_rows: int = DEFAULT_BATCH_ROWS,
+        span: tuple[int, int] | None = None,
+        rows: tuple[int, int] | None = None,
+        reverse: bool = False,
     ) -> Iterator[Batch]:
         """See `BarFile.batches`. A CSV has no index: rows are parsed from the start, and `reverse` holds all."""
         if reverse:
@@ -148,12 +171,16 @@ class CsvBars:
                 reader = pa_csv.open_csv(
                     stream,
                     read_options=pa_csv.ReadOptions(
-                        block_size=_BLOCK_BYTES, use_threads=False, skip_rows=self.layout.skip,
+                        block_size=_BLOCK_BYTES,
+                        use_threads=False,
+                        skip_rows=self.layout.skip,
                         column_names=list(self.layout.names),
                     ),
                     parse_options=pa_csv.ParseOptions(delimiter=self.layout.delimiter),
                     convert_options=pa_csv.ConvertOptions(
-                        column_types=types, include_columns=list(columns.read), null_values=_NULLS,
+                        column_types=types,
+                        include_columns=list(columns.read),
+                        null_values=_NULLS,
                         strings_can_be_null=True,
                     ),
                 )
@@ -174,8 +201,11 @@ class CsvBars:
         layout = self.layout
         numeric = [
             (layout.names.index(name), name)
-            for name in (*(getattr(self.columns, price) for price in PRICES), self.columns.volume,
-                         self.columns.other_close)
+            for name in (
+                *(getattr(self.columns, price) for price in PRICES),
+                self.columns.volume,
+                self.columns.other_close,
+            )
             if name is not None
         ]
         with _opened(self.path) as stream, io.TextIOWrapper(stream, "utf-8", "replace") as text:
@@ -186,14 +216,16 @@ class CsvBars:
                 where = f"{self.path}:line {layout.skip + lines.line_num}"
                 if cells and len(cells) != len(layout.names):
                     return DataError(
-                        f"{len(cells)} cells where the header has {len(layout.names)}", where=where,
+                        f"{len(cells)} cells where the header has {len(layout.names)}",
+                        where=where,
                         hint="is the line torn, or a delimiter inside an unquoted value?",
                     )
                 for index, name in numeric if cells else []:
                     value = cells[index].strip()
                     if value not in _NULLS and not _is_number(value):
                         return DataError(
-                            f"{cells[index]!r} is not a number", where=f"{where}:{name}",
+                            f"{cells[index]!r} is not a number",
+                            where=f"{where}:{name}",
                             hint="plain numbers only: 1234.5, without thousands marks or currency",
                         )
         return DataError(f"not a readable CSV file: {error}", where=str(self.path))

@@ -52,7 +52,9 @@ def clock_of(instrument: Instrument) -> Clock:
     """
     if instrument.exchange is None:
         return Clock(
-            zone_sessions(instrument.timezone, _FIRST_DAY, _LAST_DAY), zone_table(instrument.timezone), False
+            zone_sessions(instrument.timezone, _FIRST_DAY, _LAST_DAY),
+            zone_table(instrument.timezone),
+            False,
         )
     sessions = exchange_sessions(instrument.exchange)
     return Clock(sessions, zone_table(sessions.timezone), True)
@@ -60,10 +62,22 @@ def clock_of(instrument: Instrument) -> Clock:
 
 @njit
 def _walk(
-    ts: Int64Array, open_: Int64Array, high: Int64Array, low: Int64Array, close: Int64Array,
+    ts: Int64Array,
+    open_: Int64Array,
+    high: Int64Array,
+    low: Int64Array,
+    close: Int64Array,
     volume: Int64Array,
-    opens: Int64Array, closes: Int64Array, dates: Int64Array, starts: Int64Array, offsets: Int64Array,
-    drop: bool, state: Int64Array, counts: Int64Array, out: Int64Array, keep: npt.NDArray[np.bool_],
+    opens: Int64Array,
+    closes: Int64Array,
+    dates: Int64Array,
+    starts: Int64Array,
+    offsets: Int64Array,
+    drop: bool,
+    state: Int64Array,
+    counts: Int64Array,
+    out: Int64Array,
+    keep: npt.NDArray[np.bool_],
 ) -> int:
     """Give every row its date.
 
@@ -87,7 +101,9 @@ def _walk(
             day = (t + offsets[zone]) // NANOS_PER_DAY
             near = np.searchsorted(dates, day)
             known = near < len(dates) and dates[near] == day
-        day = max(day, current)  # dates never go back, also where a night session names the next one
+        day = max(
+            day, current
+        )  # dates never go back, also where a night session names the next one
         keep[row] = True
         if not inside:
             flat = high[row] == low[row]
@@ -106,7 +122,9 @@ def _walk(
             counts[NO_VOLUME] += 1
         else:
             counts[TRADED] += 1
-        if (before > 0 and abs(open_[row] - before) > _JUMP * before) or abs(close[row] - open_[row]) > _JUMP * open_[row]:
+        if (before > 0 and abs(open_[row] - before) > _JUMP * before) or abs(
+            close[row] - open_[row]
+        ) > _JUMP * open_[row]:
             counts[JUMP] += 1
         before = close[row]
         if found == 0 or out[found - 1, 0] != day:
@@ -142,8 +160,17 @@ class DayWalker:
             self._state[1] = int(np.searchsorted(zone.starts, bars.ts[0], side="right")) - 1
         out = np.empty((len(bars), 4), dtype=np.int64)
         found = _walk(
-            *bars, sessions.opens, sessions.closes, sessions.dates, zone.starts, zone.offsets,
-            self._drop, self._state, self.counts, out, keep,
+            *bars,
+            sessions.opens,
+            sessions.closes,
+            sessions.dates,
+            zone.starts,
+            zone.offsets,
+            self._drop,
+            self._state,
+            self.counts,
+            out,
+            keep,
         )
         block = out[:found].copy()
         if self._blocks and found and self._blocks[-1][-1, 0] == block[0, 0]:

@@ -54,7 +54,15 @@ def even_share(volume: int, count: int) -> int:
 
 @njit
 def _bridge(
-    open_: int, high: int, low: int, close: int, ts: int, key: int, count: int, out: Int64Array, at: int
+    open_: int,
+    high: int,
+    low: int,
+    close: int,
+    ts: int,
+    key: int,
+    count: int,
+    out: Int64Array,
+    at: int,
 ) -> None:
     """Prices of a seeded path through open, the extremes and close."""
     k0, k1 = key & 0xFFFFFFFF, key >> 32
@@ -83,15 +91,25 @@ def _bridge(
             noise = (float(a) + float(b) + float(c) + float(d)) / 4294967296.0 - 2.0
             left = end - position
             price = float(out[at + position - 1])
-            price += (float(out[at + end]) - price) / (left + 1) + noise * scale * np.sqrt(left / (left + 1.0))
+            price += (float(out[at + end]) - price) / (left + 1) + noise * scale * np.sqrt(
+                left / (left + 1.0)
+            )
             out[at + position] = min(max(int(np.floor(price + 0.5)), low), high)
         begin = end
 
 
 @njit
 def path_prices(
-    open_: int, high: int, low: int, close: int, ts: int, key: int, bridge: bool, count: int,
-    out: Int64Array, at: int,
+    open_: int,
+    high: int,
+    low: int,
+    close: int,
+    ts: int,
+    key: int,
+    bridge: bool,
+    count: int,
+    out: Int64Array,
+    at: int,
 ) -> None:
     """Write the prices of a bar's `count` ticks into `out`, from place `at` on."""
     if bridge:
@@ -123,9 +141,20 @@ class Ticks(NamedTuple):
 
 @njit
 def _expand(
-    ts: Int64Array, open_: Int64Array, high: Int64Array, low: Int64Array, close: Int64Array,
-    volume: Int64Array, ends: Int64Array, key: int, bridge: bool, count: int,
-    out_ts: Int64Array, out_price: Int64Array, out_size: Int64Array, out_bar: Int64Array,
+    ts: Int64Array,
+    open_: Int64Array,
+    high: Int64Array,
+    low: Int64Array,
+    close: Int64Array,
+    volume: Int64Array,
+    ends: Int64Array,
+    key: int,
+    bridge: bool,
+    count: int,
+    out_ts: Int64Array,
+    out_price: Int64Array,
+    out_size: Int64Array,
+    out_bar: Int64Array,
 ) -> None:
     for bar in range(len(ts)):
         at = bar * count

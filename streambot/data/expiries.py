@@ -49,9 +49,13 @@ def expiries(instrument: Instrument, sessions: SessionTable) -> ExpiryTable:
         contracts: list[tuple[int, Series | None]] = [(int(day), None) for day in sessions.dates]
         return _table(instrument, sessions, contracts, rule.expires_after)
     if rule.dates is not None:
-        scheduled: list[tuple[dt.date, Series | None]] = [(date, None) for date in sorted(rule.dates)]
+        scheduled: list[tuple[dt.date, Series | None]] = [
+            (date, None) for date in sorted(rule.dates)
+        ]
     else:
-        scheduled = _scheduled(rule.rules or (), date_of(int(sessions.dates[0])), date_of(int(sessions.dates[-1])))
+        scheduled = _scheduled(
+            rule.rules or (), date_of(int(sessions.dates[0])), date_of(int(sessions.dates[-1]))
+        )
     by_day: dict[int, Series | None] = {}
     for date, series in scheduled:
         index = int(np.searchsorted(sessions.dates, (date - _EPOCH).days, side="right")) - 1
@@ -85,7 +89,9 @@ def _scheduled(
 
 
 def _table(
-    instrument: Instrument, sessions: SessionTable, contracts: list[tuple[int, Series | None]],
+    instrument: Instrument,
+    sessions: SessionTable,
+    contracts: list[tuple[int, Series | None]],
     min_days: int,
 ) -> ExpiryTable:
     ends: list[int] = []

@@ -39,9 +39,20 @@ def _bucket(t: int, opened: int, closed: int, decision: int) -> tuple[int, int]:
 
 @njit
 def place_bars(
-    ts: Int64Array, ends: Int64Array, closes: Int64Array, flags: UInt8Array, low: int, high: int, day: int,
-    first: Int64Array, last: Int64Array, opened: Int64Array, closed: Int64Array,
-    cut: npt.NDArray[np.bool_], timeframe: int, decision: int,
+    ts: Int64Array,
+    ends: Int64Array,
+    closes: Int64Array,
+    flags: UInt8Array,
+    low: int,
+    high: int,
+    day: int,
+    first: Int64Array,
+    last: Int64Array,
+    opened: Int64Array,
+    closed: Int64Array,
+    cut: npt.NDArray[np.bool_],
+    timeframe: int,
+    decision: int,
 ) -> tuple[int, int]:
     """Find end, decision close and flags of rows `low` to `high`; the first row not yet placed.
 
@@ -77,7 +88,9 @@ def place_bars(
             close = max(end, closed[day])
         else:
             side, number = _bucket(t, opened[day], closed[day], decision)
-            if not ends_date and (side, number) != _bucket(following, opened[day], closed[day], decision):
+            if not ends_date and (side, number) != _bucket(
+                following, opened[day], closed[day], decision
+            ):
                 flag |= _CLOSE
             limit = opened[day] + (number + 1) * decision
             if side == 0:
@@ -93,8 +106,12 @@ def place_bars(
 
 @njit
 def distinct_closes(
-    closes: npt.NDArray[np.int64], flags: npt.NDArray[np.uint8], ready: Int64Array, heads: Int64Array,
-    horizon: int, out: Int64Array,
+    closes: npt.NDArray[np.int64],
+    flags: npt.NDArray[np.uint8],
+    ready: Int64Array,
+    heads: Int64Array,
+    horizon: int,
+    out: Int64Array,
 ) -> int:
     """Barriers up to `horizon`: distinct decision closes in order into `out`; moves `heads` past them."""
     tracks = len(ready)
@@ -125,7 +142,12 @@ def distinct_closes(
 
 @njit
 def skip_until(
-    ts: Int64Array, ends: Int64Array, ready: Int64Array, cursor: Int64Array, position: Int64Array, until: int,
+    ts: Int64Array,
+    ends: Int64Array,
+    ready: Int64Array,
+    cursor: Int64Array,
+    position: Int64Array,
+    until: int,
     count: int,
 ) -> None:
     """Move behind all ticks before `until` without making them."""
@@ -138,7 +160,10 @@ def skip_until(
         cursor[k] = row
         if row < ready[k] and ts[k, row] < until:
             duration = ends[k, row] - ts[k, row]
-            while position[k] < count and ts[k, row] + tick_offset(position[k], duration, count) < until:
+            while (
+                position[k] < count
+                and ts[k, row] + tick_offset(position[k], duration, count) < until
+            ):
                 position[k] += 1
             if position[k] == count:
                 cursor[k] += 1
@@ -164,12 +189,29 @@ def _tick_flag(at: int, flag: int, count: int) -> int:
 
 @njit
 def emit(
-    ts: Int64Array, ends: Int64Array, flags: UInt8Array, open_: Int64Array, high: Int64Array,
-    low: Int64Array, close: Int64Array, volume: Int64Array, ready: Int64Array, cursor: Int64Array,
-    position: Int64Array, track_of: Int64Array, keys: Int64Array, bridge: bool, count: int,
-    closes: Int64Array, until: int,
-    out_instrument: npt.NDArray[np.uint16], out_bar: npt.NDArray[np.uint32], out_flags: UInt8Array,
-    out_ts: Int64Array, out_price: Int64Array, out_size: Int64Array,
+    ts: Int64Array,
+    ends: Int64Array,
+    flags: UInt8Array,
+    open_: Int64Array,
+    high: Int64Array,
+    low: Int64Array,
+    close: Int64Array,
+    volume: Int64Array,
+    ready: Int64Array,
+    cursor: Int64Array,
+    position: Int64Array,
+    track_of: Int64Array,
+    keys: Int64Array,
+    bridge: bool,
+    count: int,
+    closes: Int64Array,
+    until: int,
+    out_instrument: npt.NDArray[np.uint16],
+    out_bar: npt.NDArray[np.uint32],
+    out_flags: UInt8Array,
+    out_ts: Int64Array,
+    out_price: Int64Array,
+    out_size: Int64Array,
 ) -> int:
     """Write all ticks before `until`, in order; how many."""
     tracks = len(ready)
@@ -218,8 +260,16 @@ def emit(
             row = cursor[k]
             if pathed[k] != row:
                 path_prices(
-                    open_[k, row], high[k, row], low[k, row], close[k, row], ts[k, row], keys[k], bridge,
-                    count, prices, k * count,
+                    open_[k, row],
+                    high[k, row],
+                    low[k, row],
+                    close[k, row],
+                    ts[k, row],
+                    keys[k],
+                    bridge,
+                    count,
+                    prices,
+                    k * count,
                 )
                 share = even_share(volume[k, row], count)
                 sizes[k, 1] = share
@@ -275,4 +325,6 @@ def emit(
                 head[k] = FOREVER
                 if cursor[k] < ready[k]:
                     row = cursor[k]
-                    head[k] = ts[k, row] + tick_offset(position[k], ends[k, row] - ts[k, row], count)
+                    head[k] = ts[k, row] + tick_offset(
+                        position[k], ends[k, row] - ts[k, row], count
+                    )

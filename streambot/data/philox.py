@@ -15,9 +15,7 @@ _MASK = 0xFFFFFFFF
 
 
 @njit
-def philox(
-    c0: int, c1: int, c2: int, c3: int, k0: int, k1: int
-) -> tuple[int, int, int, int]:
+def philox(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int) -> tuple[int, int, int, int]:
     """Four random words of 32 bits for a counter of four words and a key of two."""
     for _ in range(10):
         # 32 x 32 bits do not fit in a signed 64-bit product: the high word by halves of the factor.

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from streambot.data.rows import Bars
     from streambot.data.track import Track
 
-_MARGIN = 2 * NANOS_PER_DAY  # between a stored stamp and the bar's open: zones, and dates for sessions
+_MARGIN = (
+    2 * NANOS_PER_DAY
+)  # between a stored stamp and the bar's open: zones, and dates for sessions
 
 
 class FileScan:
@@ -40,22 +42,36 @@ class FileScan:
         self.newest_first = False
 
 
-def split(batch: Batch, tracks: Sequence[Track]) -> Iterator[tuple[Track, npt.NDArray[np.intp] | None]]:
+def split(
+    batch: Batch, tracks: Sequence[Track]
+) -> Iterator[tuple[Track, npt.NDArray[np.intp] | None]]:
     """The tracks that have rows in `batch`, each with those rows (None: all of them)."""
     if batch.symbol is None:
         for track in tracks:
             yield track, None
         return
-    order = np.argsort(batch.symbol, kind="stable")
-    codes = batch.symbol[order]
-    wanted = sorted({track.code for track in tracks if track.code is not None})
-    lows = dict(zip(wanted, np.searchsorted(codes, wanted, "left").tolist(), strict=True))
-    highs = dict(zip(wanted, np.searchsorted(codes, wanted, "right").tolist(), strict=True))
+    rows = dict(split_by_code(batch))
     for track in tracks:
         if track.code is None:
             yield track, None
-        elif highs[track.code] > lows[track.code]:
-            yield track, order[lows[track.code] : highs[track.code]]
+        elif track.code in rows:
+            yield track, rows[track.code]
+
+
+def split_by_code(batch: Batch) -> Iterator[tuple[int | None, npt.NDArray[np.intp] | None]]:
+    """Every symbol's code in `batch` with its rows in order; (None, None) in a file of one."""
+    if batch.symbol is None:
+        yield None, None
+        return
+    # Counting sort: 16 bits are enough for the symbols of most files, and much faster.
+    codes = (
+        batch.symbol.astype(np.int16) if int(batch.symbol.max(initial=0)) < 2**15 else batch.symbol
+    )
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    bounds = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
+    for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        yield int(ordered[low]), order[low:high]
 
 
 def scan_file(file: BarFile, tracks: Sequence[Track]) -> FileScan:
@@ -122,7 +138,9 @@ def _span(tracks: Sequence[Track]) -> tuple[int, int]:
     low = min(track.start for track in tracks)
     high = max(track.end for track in tracks)
     limits = np.iinfo(np.int64)
-    return max(low, int(limits.min) + _MARGIN) - _MARGIN, min(high, int(limits.max) - _MARGIN) + _MARGIN
+    return max(low, int(limits.min) + _MARGIN) - _MARGIN, min(
+        high, int(limits.max) - _MARGIN
+    ) + _MARGIN
 
 
 class TrackStream:
@@ -170,7 +188,8 @@ class TrackStream:
 
     def _changed(self) -> DataError:
         return DataError(
-            "the file changed while it was replayed", where=str(self.track.file.path),
+            "the file changed while it was replayed",
+            where=str(self.track.file.path),
             hint="replay it again once nothing writes to it",
         )
 
@@ -179,7 +198,11 @@ class FileReader:
     """Reads a file forward for the streams of one or more of its tracks."""
 
     def __init__(
-        self, file: BarFile, streams: Sequence[TrackStream], scan: FileScan, batch_rows: int,
+        self,
+        file: BarFile,
+        streams: Sequence[TrackStream],
+        scan: FileScan,
+        batch_rows: int,
         rows: tuple[int, int] | None,
     ) -> None:
         self._streams = {stream.track: stream for stream in streams}
@@ -221,5 +244,3 @@ def open_streams(
                 rows = (member.track.first_row, member.track.last_row + 1)
                 readers[member] = FileReader(file, [member], scan, batch_rows, rows)
     return [(stream, readers[stream]) for stream in streams]
-
-

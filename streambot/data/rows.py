@@ -24,8 +24,15 @@ _MAX_COUNT = float(2**53)  # beyond it a float64 cannot hold every integer
 
 # What can be wrong with a row, in the order of the tests.
 _PROBLEMS = (
-    "", "unsorted", "duplicate", "price_not_finite", "price_not_positive", "high_below_low",
-    "high_not_highest", "low_not_lowest", "volume_negative",
+    "",
+    "unsorted",
+    "duplicate",
+    "price_not_finite",
+    "price_not_positive",
+    "high_below_low",
+    "high_not_highest",
+    "low_not_lowest",
+    "volume_negative",
 )
 
 
@@ -71,8 +78,13 @@ class Bars(NamedTuple):
 
 @njit
 def _first_problem(
-    ts: Int64Array, open_: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array,
-    volume: Float64Array, previous: int,
+    ts: Int64Array,
+    open_: Float64Array,
+    high: Float64Array,
+    low: Float64Array,
+    close: Float64Array,
+    volume: Float64Array,
+    previous: int,
 ) -> tuple[int, int]:
     """Row and kind (index in `_PROBLEMS`) of the first row that is no bar; (-1, 0) where all are."""
     for row in range(len(ts)):
@@ -130,15 +142,28 @@ def _problem(
         finite = problem == "price_not_finite"
         column = next(n for n, p in prices.items() if (not np.isfinite(p) if finite else p <= 0))
         value = prices[column]
-        what = ("is empty or not a number" if np.isnan(value) else "is infinite") if finite else f"is {value:g}"
-        text, hint = f"{column} {what} at {stamp}", "a bar needs four positive prices: leave the row out"
+        what = (
+            ("is empty or not a number" if np.isnan(value) else "is infinite")
+            if finite
+            else f"is {value:g}"
+        )
+        text, hint = (
+            f"{column} {what} at {stamp}",
+            "a bar needs four positive prices: leave the row out",
+        )
     elif problem == "volume_negative":
         column = "volume"
-        text, hint = f"volume is {bars.volume[row]:g} at {stamp}", "leave the cell empty where it is unknown"
+        text, hint = (
+            f"volume is {bars.volume[row]:g} at {stamp}",
+            "leave the cell empty where it is unknown",
+        )
     else:
         column = "low" if problem == "low_not_lowest" else "high"
-        what = {"high_below_low": "high is below low", "high_not_highest": "high is not the highest price",
-                "low_not_lowest": "low is not the lowest price"}[problem]
+        what = {
+            "high_below_low": "high is below low",
+            "high_not_highest": "high is not the highest price",
+            "low_not_lowest": "low is not the lowest price",
+        }[problem]
         text, hint = f"{what} at {stamp} ({shown})", "are the columns mapped to the right names?"
     where = place(row) + (f":{column}" if column else "")
     return DataError(f"{symbol}: {text}" if symbol else text, where=where, hint=hint)
@@ -179,9 +204,17 @@ def _snap(value: float, numerator: float, denominator: float) -> tuple[float, bo
 
 @njit
 def _onto_grid(
-    open_: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array,
-    volume: Float64Array, tick: tuple[float, float], step: tuple[float, float],
-    out_open: Int64Array, out_high: Int64Array, out_low: Int64Array, out_close: Int64Array,
+    open_: Float64Array,
+    high: Float64Array,
+    low: Float64Array,
+    close: Float64Array,
+    volume: Float64Array,
+    tick: tuple[float, float],
+    step: tuple[float, float],
+    out_open: Int64Array,
+    out_high: Int64Array,
+    out_low: Int64Array,
+    out_close: Int64Array,
     out_volume: Int64Array,
 ) -> tuple[int, int, int]:
     """Fill the outputs; rows with a rounded price, with a rounded volume, first row out of range."""
@@ -235,6 +268,8 @@ def onto_grid(
             f"{symbol}: {'price ' + format(least, 'g') + ' is less than one tick' if small else 'a number is too large'}"
             f" at {stamp_text(int(bars.ts[bad]))}",
             where=place(bad),
-            hint="declare a finer `tick_size`" if small else "is this a price, and `volume_step` right?",
+            hint="declare a finer `tick_size`"
+            if small
+            else "is this a price, and `volume_step` right?",
         )
     return Bars(bars.ts, *columns), int(rounded), int(rounded_volume)

@@ -29,7 +29,14 @@ class Selection:
     """
 
     def __init__(
-        self, file: BarFile, code: int | None, *, zone: str | None, date_zone: ZoneTable, start: int, end: int
+        self,
+        file: BarFile,
+        code: int | None,
+        *,
+        zone: str | None,
+        date_zone: ZoneTable,
+        start: int,
+        end: int,
     ) -> None:
         self.dates_as_midnights = False
         self._file = file
@@ -66,7 +73,9 @@ class Selection:
 
         ts = self._utc(ts, place)
         low, high = 0, len(ts)
-        if high and (ts[0] < self._start or ts[-1] >= self._end or not bool((ts[1:] > ts[:-1]).all())):
+        if high and (
+            ts[0] < self._start or ts[-1] >= self._end or not bool((ts[1:] > ts[:-1]).all())
+        ):
             inside = np.flatnonzero((ts >= self._start) & (ts < self._end))
             low, high = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
         part = slice(low, high)

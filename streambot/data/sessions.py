@@ -101,15 +101,24 @@ def _read(path: Path, exchange: str) -> SessionTable | None:
     try:
         with np.load(path, allow_pickle=False) as kept:
             names = [str(name) for name in kept["names"]]
-            columns = [np.asarray(kept[name], dtype=np.int64) for name in ("opens", "closes", "dates")]
+            columns = [
+                np.asarray(kept[name], dtype=np.int64) for name in ("opens", "closes", "dates")
+            ]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     table = SessionTable(columns[0], columns[1], columns[2], names[-1])
     ordered = all(
-        column.ndim == 1 and len(column) == len(table.opens) > 0 and bool((np.diff(column) > 0).all())
+        column.ndim == 1
+        and len(column) == len(table.opens) > 0
+        and bool((np.diff(column) > 0).all())
         for column in columns
     )
-    sane = ordered and len(names) == 2 and names[0] == exchange and bool((table.opens < table.closes).all())
+    sane = (
+        ordered
+        and len(names) == 2
+        and names[0] == exchange
+        and bool((table.opens < table.closes).all())
+    )
     return table if sane else None
 
 
@@ -121,7 +130,10 @@ def _write(path: Path, exchange: str, table: SessionTable) -> None:
         try:
             with os.fdopen(handle, "wb") as stream:
                 np.savez_compressed(
-                    stream, opens=table.opens, closes=table.closes, dates=table.dates,
+                    stream,
+                    opens=table.opens,
+                    closes=table.closes,
+                    dates=table.dates,
                     names=np.array([exchange, table.timezone]),
                 )
             Path(name).replace(path)
@@ -138,7 +150,8 @@ def _from_calendar(exchange: str) -> SessionTable:
     if exchange not in names:
         raise ConfigError(
             f"no calendar for exchange {exchange!r}",
-            hint=did_you_mean(exchange, names) + " (codes of exchange_calendars, or no exchange for 24-hour days)",
+            hint=did_you_mean(exchange, names)
+            + " (codes of exchange_calendars, or no exchange for 24-hour days)",
         )
     factory = calendar_utils._default_calendar_factories[  # noqa: SLF001  bounds are class methods of it
         calendar_utils.resolve_alias(exchange)
@@ -170,7 +183,11 @@ def zone_sessions(zone: str, first_day: int, last_day: int) -> SessionTable:
 
 
 def session_table(
-    instrument: Instrument, first_ns: int, last_ns: int, *, horizon_days: int = HORIZON_DAYS,
+    instrument: Instrument,
+    first_ns: int,
+    last_ns: int,
+    *,
+    horizon_days: int = HORIZON_DAYS,
     cache_folder: Path | None = None,
 ) -> SessionTable:
     """Sessions of `instrument` from `first_ns` to `horizon_days` after `last_ns`, by the calendar alone.
@@ -182,9 +199,13 @@ def session_table(
     """
     until = last_ns + horizon_days * NANOS_PER_DAY
     if instrument.exchange is not None:
-        return exchange_sessions(instrument.exchange, cache_folder=cache_folder).between(first_ns, until)
+        return exchange_sessions(instrument.exchange, cache_folder=cache_folder).between(
+            first_ns, until
+        )
     zone = zone_table(instrument.timezone)
-    first_day, last_day = (int(day) for day in zone.days(np.array([first_ns, until], dtype=np.int64)))
+    first_day, last_day = (
+        int(day) for day in zone.days(np.array([first_ns, until], dtype=np.int64))
+    )
     return zone_sessions(instrument.timezone, first_day, last_day).between(first_ns, until)
 
 

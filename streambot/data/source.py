@@ -77,9 +77,16 @@ class BarFile(Protocol):
     def place(self, row: int) -> str:
         """File and row, or line, for a message."""
 
+    def symbols(self) -> tuple[str, ...]:
+        """Instruments of the file, in the order in which they come; empty without a symbol column."""
+
     def batches(
-        self, *, batch_rows: int = DEFAULT_BATCH_ROWS, span: tuple[int, int] | None = None,
-        rows: tuple[int, int] | None = None, reverse: bool = False,
+        self,
+        *,
+        batch_rows: int = DEFAULT_BATCH_ROWS,
+        span: tuple[int, int] | None = None,
+        rows: tuple[int, int] | None = None,
+        reverse: bool = False,
     ) -> Iterator[Batch]:
         """The rows in order.
 
@@ -154,24 +161,30 @@ class ColumnReader:
         of_day = table.column(columns.time_of_day) if columns.time_of_day else None
         return Batch(
             ts=self.times.read(table.column(columns.time), of_day, first_row),
-            open=self._floats(table, columns.open), high=self._floats(table, columns.high),
-            low=self._floats(table, columns.low), close=self._floats(table, columns.close),
+            open=self._floats(table, columns.open),
+            high=self._floats(table, columns.high),
+            low=self._floats(table, columns.low),
+            close=self._floats(table, columns.close),
             volume=self._floats(table, columns.volume) if columns.volume else None,
-            symbol=self._codes(table, columns.symbol, first_row) if columns.symbol else None,
+            symbol=self.read_codes(table, columns.symbol, first_row) if columns.symbol else None,
             other_close=self._floats(table, columns.other_close) if columns.other_close else None,
-            first_row=first_row, row_step=1,
+            first_row=first_row,
+            row_step=1,
         )
 
     def _floats(self, table: pa.RecordBatch, name: str) -> Float64Array:
         column = table.column(name)
         kind = column.type
         if not pa.types.is_float64(kind):
-            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+            if not (
+                pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+            ):
                 raise DataError(f"column holds {kind}, not numbers", where=f"{self._where}:{name}")
             column = column.cast(pa.float64(), safe=False)
         return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
 
-    def _codes(self, table: pa.RecordBatch, name: str, first_row: int) -> npt.NDArray[np.int32]:
+    def read_codes(self, table: pa.RecordBatch, name: str, first_row: int) -> npt.NDArray[np.int32]:
+        """Codes of the symbols of `table`; a symbol that is new gets the next one."""
         column = table.column(name)
         if not pa.types.is_dictionary(column.type):
             column = column.cast(pa.string()).dictionary_encode()
@@ -189,7 +202,8 @@ def reversed_batch(batch: Batch) -> Batch:
     """The same rows, last first."""
     arrays: dict[str, Any] = {
         name: None if values is None else np.ascontiguousarray(values[::-1])
-        for name, values in batch._asdict().items() if name not in {"first_row", "row_step"}
+        for name, values in batch._asdict().items()
+        if name not in {"first_row", "row_step"}
     }
     last = batch.first_row + batch.row_step * (len(batch.ts) - 1)
     return Batch(**arrays, first_row=last, row_step=-batch.row_step)
@@ -199,7 +213,11 @@ class ParquetBars:
     """A Parquet file of bars, read row group by row group and page by page."""
 
     def __init__(
-        self, path: Path, *, quote_side: str = "bid", given: Mapping[str, str] | None = None,
+        self,
+        path: Path,
+        *,
+        quote_side: str = "bid",
+        given: Mapping[str, str] | None = None,
         time_format: str | None = None,
     ) -> None:
         self.path = path
@@ -215,11 +233,31 @@ class ParquetBars:
             self._starts.append(self._starts[-1] + self._meta.row_group(index).num_rows)
         self._reader = ColumnReader(path, self.columns, time_format, self.place)
         self.codes = self._reader.codes
+        self._knows_symbols = False
         self.stamps = self._stamp_kind()
+
+    def symbols(self) -> tuple[str, ...]:
+        """See `BarFile.symbols`: reads that column alone, once."""
+        name = self.columns.symbol
+        if name is None:
+            return ()
+        if not self._knows_symbols:
+            with _opened(self.path, dictionary=name) as file:
+                first = 0
+                for table in file.iter_batches(columns=[name], use_threads=False):
+                    self._reader.read_codes(table, name, first)
+                    first += table.num_rows
+            self._knows_symbols = True
+        return tuple(self.codes)
 
     def place(self, row: int) -> str:
         """File and row for a message."""
         return f"{self.path}:row {row + 1}"
+
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        """What the file says about itself."""
+        return dict(self._schema.metadata or {})
 
     @property
     def rows(self) -> int:
@@ -227,15 +265,23 @@ class ParquetBars:
         return int(self._meta.num_rows)
 
     def _stamp_kind(self) -> StampKind:
-        known = None if self.columns.time_of_day else column_kind(self._schema.field(self.columns.time).type)
+        known = (
+            None
+            if self.columns.time_of_day
+            else column_kind(self._schema.field(self.columns.time).type)
+        )
         if known is not None:
             return known
         next(self.batches(batch_rows=1))
         return self._reader.times.kind(pa.array([], pa.string()), joined=True)
 
     def batches(
-        self, *, batch_rows: int = DEFAULT_BATCH_ROWS, span: tuple[int, int] | None = None,
-        rows: tuple[int, int] | None = None, reverse: bool = False,
+        self,
+        *,
+        batch_rows: int = DEFAULT_BATCH_ROWS,
+        span: tuple[int, int] | None = None,
+        rows: tuple[int, int] | None = None,
+        reverse: bool = False,
     ) -> Iterator[Batch]:
         """See `BarFile.batches`: whole row groups are left out by their statistics."""
         wanted = self._row_groups(span, rows)
@@ -265,14 +311,17 @@ class ParquetBars:
             first = self._starts[run[0]]
             try:
                 for table in file.iter_batches(
-                    batch_size=batch_rows, row_groups=run, columns=list(self.columns.read),
+                    batch_size=batch_rows,
+                    row_groups=run,
+                    columns=list(self.columns.read),
                     use_threads=False,
                 ):
                     yield first, table
                     first += table.num_rows
             except (pa.ArrowInvalid, OSError) as error:
                 raise DataError(
-                    f"the file is damaged near row {first + 1}: {error}", where=str(self.path),
+                    f"the file is damaged near row {first + 1}: {error}",
+                    where=str(self.path),
                     hint="write or fetch the file again",
                 ) from error
 
@@ -307,7 +356,9 @@ class ParquetBars:
 def _opened(path: Path, *, dictionary: str | None = None) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(
-            path, pre_buffer=False, buffer_size=_PAGE_BUFFER,
+            path,
+            pre_buffer=False,
+            buffer_size=_PAGE_BUFFER,
             read_dictionary=[dictionary] if dictionary else None,
         )
     except FileNotFoundError as error:
@@ -316,6 +367,7 @@ def _opened(path: Path, *, dictionary: str | None = None) -> pq.ParquetFile:
         raise DataError("the file may not be read", where=str(path)) from error
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"not a readable Parquet file: {error}", where=str(path),
+            f"not a readable Parquet file: {error}",
+            where=str(path),
             hint="is it complete, and really Parquet?",
         ) from error

@@ -45,7 +45,12 @@ class StampFormat(NamedTuple):
 
 _NANOS = {"s": NANOS_PER_SECOND, "ms": 1_000_000, "us": 1_000, "ns": 1}
 # Counts since 1970 by magnitude: each unit covers 1973 to 2286 in the range given here.
-_EPOCHS = ((10**8, 10**10, NANOS_PER_SECOND), (10**11, 10**13, 10**6), (10**14, 10**16, 10**3), (10**17, 10**19, 1))
+_EPOCHS = (
+    (10**8, 10**10, NANOS_PER_SECOND),
+    (10**11, 10**13, 10**6),
+    (10**14, 10**16, 10**3),
+    (10**17, 10**19, 1),
+)
 
 _CLOCK = r"\d{1,2}:\d{2}"
 _OFFSET = re.compile(r"[T ]\d{2}:\d{2}.*(Z|[+-]\d{2}:?\d{2}|[+-]\d{2})$")
@@ -64,11 +69,15 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
             (r"^\d{1,2} [A-Za-z]{3} \d{4}", "%d %b %Y"),
         )
         for tail, suffix in (
-            ("$", ""), (rf" {_CLOCK}$", " %H:%M"), (rf" {_CLOCK}:\d{{2}}$", " %H:%M:%S"),
+            ("$", ""),
+            (rf" {_CLOCK}$", " %H:%M"),
+            (rf" {_CLOCK}:\d{{2}}$", " %H:%M:%S"),
         )
     ),
 )
-_ISO = re.compile(r"^\d{4}-\d{2}-\d{2}([T ]\d{2}(:?\d{2}){0,2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?$")
+_ISO = re.compile(
+    r"^\d{4}-\d{2}-\d{2}([T ]\d{2}(:?\d{2}){0,2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?$"
+)
 
 
 def detect_format(sample: str, *, given: str | None, where: str) -> StampFormat:
@@ -90,11 +99,13 @@ def detect_format(sample: str, *, given: str | None, where: str) -> StampFormat:
             return StampFormat(pattern, StampKind.NAIVE if "%H" in pattern else StampKind.DATE)
     if re.match(r"^\d{1,2}[/-]\d{1,2}[/-]\d{2,4}", text):
         raise DataError(
-            f"{sample!r} may be day first or month first", where=where,
+            f"{sample!r} may be day first or month first",
+            where=where,
             hint="give the format of the stamps, for example time_format='%d/%m/%Y %H:%M'",
         )
     raise DataError(
-        f"{sample!r} is no time that is known here", where=where,
+        f"{sample!r} is no time that is known here",
+        where=where,
         hint="ISO 8601 (2024-01-31 09:15:00), an epoch, or give time_format",
     )
 
@@ -115,7 +126,8 @@ def parse_texts(texts: pa.Array, form: StampFormat, *, place: Place, first_row: 
     except pa.ArrowInvalid as error:
         row, text = _first_misfit(texts, form)
         raise DataError(
-            f"{text!r} is not a time like the ones before it", where=place(first_row + row),
+            f"{text!r} is not a time like the ones before it",
+            where=place(first_row + row),
             hint="give every row the form of the first",
         ) from error
     return _integers(stamps, 1, place=place, first_row=first_row)
@@ -157,7 +169,8 @@ def epoch_factor(value: float, *, where: str) -> int:
         if low <= value < high:
             return factor
     raise DataError(
-        f"{value:g} is no count of s, ms, us or ns since 1970", where=where,
+        f"{value:g} is no count of s, ms, us or ns since 1970",
+        where=where,
         hint="map the column that holds the time",
     )
 

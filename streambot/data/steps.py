@@ -60,8 +60,14 @@ class StepCounter:
         self._used = int(_count(first, previous, self._steps, self._counts, self._used))
         self._previous = int(ts[-1])
         if len(first):
-            shortest = min(int(first[0]) - previous, int(np.diff(first).min(initial=np.iinfo(np.int64).max)))
+            shortest = min(
+                int(first[0]) - previous, int(np.diff(first).min(initial=np.iinfo(np.int64).max))
+            )
             self.shortest = min(self.shortest or shortest, shortest)
+
+    def add_steps(self, steps: Int64Array) -> None:
+        """Count steps as they are, whatever lies between."""
+        self._used = int(_count(np.cumsum(steps), 0, self._steps, self._counts, self._used))
 
     @property
     def most_common(self) -> int | None:
@@ -84,6 +90,11 @@ class StepCounter:
     def shorter_than(self, timeframe: int) -> int:
         """How many steps are shorter than `timeframe`: bars that begin before the last one ended."""
         return sum(count for step, count in self._table().items() if step < timeframe)
+
+    def share_of(self, timeframe: int) -> float:
+        """Share of the steps that are `timeframe` long."""
+        table = self._table()
+        return table.get(timeframe, 0) / max(1, sum(table.values()))
 
     def longer_than(self, timeframe: int) -> int:
         """How many steps are longer than `timeframe`: gaps, nights and weekends among them."""

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from streambot.data.buffers import TrackBuffers
 from streambot.data.expand import ticks_per_bar
 from streambot.data.feed import Feed, FeedReport
-from streambot.data.files import open_bars
+from streambot.data.files import open_bars, symbol_code
 from streambot.data.merge import FOREVER, bars_before, distinct_closes, emit, skip_until
 from streambot.data.philox import stream_key
 from streambot.data.reading import FileScan, open_streams, scan_file
@@ -32,7 +32,6 @@ from streambot.data.track import Track
 from streambot.domain.durations import format_duration
 from streambot.domain.errors import ConfigError, DataError
 from streambot.domain.replay_settings import BarPath, BridgePath, Moment, OhlcPath
-from streambot.domain.suggest import did_you_mean
 from streambot.domain.ticks import TickBlock
 from streambot.domain.units import NANOS_PER_DAY
 
@@ -116,18 +115,29 @@ class Timeline:
     """
 
     def __init__(
-        self, feeds: Sequence[Feed], *, decision_ns: int | None = None, start: int | Moment | None = None,
-        end: int | Moment | None = None, bar_path: BarPath | None = None, seed: int = 0,
-        round_prices: bool = False, window_ticks: int = WINDOW_TICKS,
+        self,
+        feeds: Sequence[Feed],
+        *,
+        decision_ns: int | None = None,
+        start: int | Moment | None = None,
+        end: int | Moment | None = None,
+        bar_path: BarPath | None = None,
+        seed: int = 0,
+        round_prices: bool = False,
+        window_ticks: int = WINDOW_TICKS,
     ) -> None:
         if not feeds:
-            raise ConfigError("there is nothing to replay", hint="name at least one instrument and its bars")
+            raise ConfigError(
+                "there is nothing to replay", hint="name at least one instrument and its bars"
+            )
         self._feeds = sorted(feeds, key=lambda feed: feed.instrument.symbol)
         self.instruments: tuple[Instrument, ...] = tuple(feed.instrument for feed in self._feeds)
         self.symbols: tuple[str, ...] = tuple(instrument.symbol for instrument in self.instruments)
         for symbol, following in zip(self.symbols, self.symbols[1:], strict=False):
             if symbol == following:
-                raise ConfigError(f"{symbol} has two sources of bars", hint="give each instrument one")
+                raise ConfigError(
+                    f"{symbol} has two sources of bars", hint="give each instrument one"
+                )
         self._path: BarPath = bar_path or OhlcPath()
         self._count = ticks_per_bar(self._path)
         self._seed = seed
@@ -180,7 +190,9 @@ class Timeline:
         rows = min(max(_BUFFERED_BARS // len(self._tracks), _FEWEST_ROWS), _MOST_ROWS)
         streams = open_streams(self._tracks, self._scans, batch_rows=rows)
         buffers = TrackBuffers(self._tracks, streams, self._decision)
-        keys = np.array([stream_key(self._seed, track.name) for track in self._tracks], dtype=np.int64)
+        keys = np.array(
+            [stream_key(self._seed, track.name) for track in self._tracks], dtype=np.int64
+        )
         quota = max(1, self._window_ticks // (self._count * len(self._feeds)))
         barrier, covered = 0, plan.first_ns
         while True:
@@ -196,7 +208,13 @@ class Timeline:
                 covered = int(closes[skipped - 1])
                 columns = buffers.columns
                 skip_until(
-                    columns[0], columns[1], buffers.ready, buffers.cursor, buffers.position, covered, self._count
+                    columns[0],
+                    columns[1],
+                    buffers.ready,
+                    buffers.cursor,
+                    buffers.position,
+                    covered,
+                    self._count,
                 )
                 barrier += skipped
                 closes = closes[skipped:]
@@ -204,7 +222,9 @@ class Timeline:
                     continue
             until = int(closes[-1])
             yield Window(
-                barrier, closes, self._emit(buffers, keys, closes, until),
+                barrier,
+                closes,
+                self._emit(buffers, keys, closes, until),
                 gaps_within(self._open_hours, covered, until),
             )
             barrier += len(closes)
@@ -220,26 +240,44 @@ class Timeline:
         return session_table(instrument, first - NANOS_PER_DAY, last, horizon_days=horizon_days)
 
     def _track(
-        self, feed: Feed, start: int | Moment | None, end: int | Moment | None,
-        tracks: dict[tuple[object, ...], Track], *, round_prices: bool,
+        self,
+        feed: Feed,
+        start: int | Moment | None,
+        end: int | Moment | None,
+        tracks: dict[tuple[object, ...], Track],
+        *,
+        round_prices: bool,
     ) -> tuple[tuple[object, ...], Track]:
         instrument = feed.instrument
         columns = tuple(sorted((feed.columns or {}).items()))
         source = (feed.path.resolve(), feed.quote_side, columns, feed.time_format)
         if source not in self._files:
             self._files[source] = open_bars(
-                Path(feed.path), quote_side=feed.quote_side, columns=feed.columns, time_format=feed.time_format
+                Path(feed.path),
+                quote_side=feed.quote_side,
+                columns=feed.columns,
+                time_format=feed.time_format,
             )
         file = self._files[source]
-        code = symbol_code(file, feed.symbol or instrument.chart, explicit=feed.symbol is not None)
+        code = symbol_code(file, feed.symbol or instrument.chart)
         low = start.start_ns(instrument.timezone) if isinstance(start, Moment) else start
         high = end.end_ns(instrument.timezone) if isinstance(end, Moment) else end
         low, high = _EARLIEST if low is None else low, _LATEST if high is None else high
         if low >= high:
-            raise ConfigError("the end of the replay is not after its start", hint="swap --from and --to")
+            raise ConfigError(
+                "the end of the replay is not after its start", hint="swap --from and --to"
+            )
         key = (
-            source, code, instrument.tick_size, instrument.volume_step, instrument.exchange, instrument.timezone,
-            feed.timezone, feed.timeframe_ns, low, high,
+            source,
+            code,
+            instrument.tick_size,
+            instrument.volume_step,
+            instrument.exchange,
+            instrument.timezone,
+            feed.timezone,
+            feed.timeframe_ns,
+            low,
+            high,
         )
         track = tracks.get(key) or Track(file, feed, code, low, high, round_prices=round_prices)
         return key, track
@@ -250,7 +288,8 @@ class Timeline:
             names = ", ".join(self.symbols[:5])
             raise DataError(
                 f"no bars of {names} between the start and the end of the replay",
-                where=str(self._feeds[0].path), hint="`streambot data inspect FILE` shows the span of a file",
+                where=str(self._feeds[0].path),
+                hint="`streambot data inspect FILE` shows the span of a file",
             )
         coarsest = max(with_bars, key=lambda track: track.timeframe)
         decision = self._asked or coarsest.timeframe
@@ -262,20 +301,23 @@ class Timeline:
             )
         if decision > NANOS_PER_DAY:
             raise ConfigError(
-                f"decisions every {format_duration(decision)}; the coarsest is one day", hint="--timeframe 1d"
+                f"decisions every {format_duration(decision)}; the coarsest is one day",
+                hint="--timeframe 1d",
             )
         return decision
 
     def _planned(self) -> Plan:
         reports = tuple(
-            self._tracks[track].report(symbol) for symbol, track in zip(self.symbols, self._track_of, strict=True)
+            self._tracks[track].report(symbol)
+            for symbol, track in zip(self.symbols, self._track_of, strict=True)
         )
         parts, dates = [], []
         for track in self._tracks:
             if track.days is not None:
                 parts.append(
                     open_hours(track.days, track.timeframe, has_calendar=track.clock.has_calendar)
-                    if track.timeframe < NANOS_PER_DAY else np.stack([track.days.open, track.days.close], axis=1)
+                    if track.timeframe < NANOS_PER_DAY
+                    else np.stack([track.days.open, track.days.close], axis=1)
                 )
                 dates.append(track.days.day)
         self._open_hours = union(parts)
@@ -285,10 +327,17 @@ class Timeline:
         closed_ns = int((closed[:, 1] - closed[:, 0]).sum())
         bars = sum(report.bars for report in reports)
         return Plan(
-            symbols=self.symbols, bars=bars, ticks=bars * self._count,
-            sessions=len(np.unique(np.concatenate(dates))), decision_ns=self._decision,
-            first_ns=first, last_ns=last, open_ns=last - first - closed_ns, closed_ns=closed_ns,
-            estimated_bytes=bars * self._count * BYTES_PER_TICK, instruments=reports,
+            symbols=self.symbols,
+            bars=bars,
+            ticks=bars * self._count,
+            sessions=len(np.unique(np.concatenate(dates))),
+            decision_ns=self._decision,
+            first_ns=first,
+            last_ns=last,
+            open_ns=last - first - closed_ns,
+            closed_ns=closed_ns,
+            estimated_bytes=bars * self._count * BYTES_PER_TICK,
+            instruments=reports,
         )
 
     def _horizon(self, buffers: TrackBuffers, quota: int) -> int:
@@ -308,12 +357,16 @@ class Timeline:
         room = int((buffers.ready - buffers.heads).sum())
         out = np.empty(room, dtype=np.int64)
         for until in (horizon, int(buffers.known_until.min())):
-            found = distinct_closes(buffers.columns[2], buffers.flags, buffers.ready, buffers.heads, until, out)
+            found = distinct_closes(
+                buffers.columns[2], buffers.flags, buffers.ready, buffers.heads, until, out
+            )
             if found:
                 return out[:found].copy()
         return out[:0]
 
-    def _emit(self, buffers: TrackBuffers, keys: Int64Array, closes: Int64Array, until: int) -> TickBlock:
+    def _emit(
+        self, buffers: TrackBuffers, keys: Int64Array, closes: Int64Array, until: int
+    ) -> TickBlock:
         columns = buffers.columns
         counts = bars_before(columns[0], buffers.ready, buffers.cursor, until)
         room = int(counts[self._track_of].sum()) * self._count
@@ -321,31 +374,31 @@ class Timeline:
         flags = np.empty(room, dtype=np.uint8)
         ts, price, size = (np.empty(room, dtype=np.int64) for _ in range(3))
         written = emit(
-            columns[0], columns[1], buffers.flags, columns[3], columns[4], columns[5], columns[6], columns[7],
-            buffers.ready, buffers.cursor, buffers.position, self._track_of, keys,
-            isinstance(self._path, BridgePath), self._count, closes, until,
-            instrument, bar, flags, ts, price, size,
+            columns[0],
+            columns[1],
+            buffers.flags,
+            columns[3],
+            columns[4],
+            columns[5],
+            columns[6],
+            columns[7],
+            buffers.ready,
+            buffers.cursor,
+            buffers.position,
+            self._track_of,
+            keys,
+            isinstance(self._path, BridgePath),
+            self._count,
+            closes,
+            until,
+            instrument,
+            bar,
+            flags,
+            ts,
+            price,
+            size,
         )
         rows = slice(written)
-        return TickBlock(instrument[rows], bar[rows], flags[rows], ts[rows], price[rows], size[rows])
-
-
-def symbol_code(file: BarFile, symbol: str, *, explicit: bool = True) -> int | None:
-    """Code of `symbol` in `file`; None in a file of one instrument.
-
-    Raises:
-        DataError: the file has no such symbol.
-    """
-    if file.columns.symbol is None:
-        return None
-    if symbol in file.codes:
-        return file.codes[symbol]
-    for _ in file.batches():
-        if symbol in file.codes:
-            return file.codes[symbol]
-    if len(file.codes) == 1 and not explicit:
-        return 0
-    raise DataError(
-        f"no bars of {symbol} in the file", where=f"{file.path}:{file.columns.symbol}",
-        hint=did_you_mean(symbol, sorted(file.codes)),
-    )
+        return TickBlock(
+            instrument[rows], bar[rows], flags[rows], ts[rows], price[rows], size[rows]
+        )

@@ -64,7 +64,14 @@ class Track:
     """
 
     def __init__(
-        self, file: BarFile, feed: Feed, code: int | None, start: int, end: int, *, round_prices: bool
+        self,
+        file: BarFile,
+        feed: Feed,
+        code: int | None,
+        start: int,
+        end: int,
+        *,
+        round_prices: bool,
     ) -> None:
         instrument = feed.instrument
         self.file = file
@@ -79,7 +86,9 @@ class Track:
         self._round = round_prices
         # Dates are the exchange's; wall times are the instrument's, unless the feed says.
         zone = feed.timezone or instrument.timezone
-        self.selection = Selection(file, code, zone=zone, date_zone=self.clock.zone, start=start, end=end)
+        self.selection = Selection(
+            file, code, zone=zone, date_zone=self.clock.zone, start=start, end=end
+        )
         self.drop_fillers = False
         self.newest_first = False
         self._reset()
@@ -147,8 +156,11 @@ class Track:
         fillers = bool(counts[FILLER]) and bool(counts[TRADED]) and not self.drop_fillers
         # Dates written as UTC midnights are labels: in New York they would fall on the day before.
         labels = (
-            not self.selection.dates_as_midnights and self._midnights and self.rows > 1
-            and self.file.stamps is StampKind.INSTANT and self._inferred() == NANOS_PER_DAY
+            not self.selection.dates_as_midnights
+            and self._midnights
+            and self.rows > 1
+            and self.file.stamps is StampKind.INSTANT
+            and self._inferred() == NANOS_PER_DAY
             and self.clock.zone.name != "UTC"
         )
         if not (fillers or labels):
@@ -177,17 +189,20 @@ class Track:
             return
         if not self.timeframe:
             raise DataError(
-                f"{self.name}: one bar has no timeframe to be seen", where=where,
+                f"{self.name}: one bar has no timeframe to be seen",
+                where=where,
                 hint="give the timeframe, or more bars",
             )
         if self.timeframe > _LONGEST_FRAME:
             raise DataError(
                 f"{self.name}: bars of {format_duration(self.timeframe)}; the longest is a day",
-                where=where, hint="use daily bars, or finer",
+                where=where,
+                hint="use daily bars, or finer",
             )
         if self._steps.shortest and self._steps.shortest < _SHORTEST_STEP:
             raise DataError(
-                f"{self.name}: rows {self._steps.shortest} ns apart are ticks, not bars", where=where,
+                f"{self.name}: rows {self._steps.shortest} ns apart are ticks, not bars",
+                where=where,
                 hint="aggregate them into bars",
             )
         overlapping = self._steps.shorter_than(self.timeframe)
@@ -195,14 +210,16 @@ class Track:
             raise DataError(
                 f"{self.name}: {overlapping} of {self.rows} bars begin before the one before them ends "
                 f"({format_duration(self.timeframe)})",
-                where=where, hint="split the file by timeframe, or give the timeframe",
+                where=where,
+                hint="split the file by timeframe, or give the timeframe",
             )
         days = self._walker.days()
         if self.timeframe == NANOS_PER_DAY and int(days[:, 3].max()) > 1:
             day = int(days[int(np.argmax(days[:, 3])), 0])
             raise DataError(
                 f"{self.name}: two daily bars for {np.datetime64(day, 'D')} in {self.clock.zone.name}",
-                where=where, hint="keep one row for every date",
+                where=where,
+                hint="keep one row for every date",
             )
         self.days = day_table(days, self.clock, self.timeframe)
 
@@ -214,7 +231,9 @@ class Track:
         missing = 0
         if days is not None and self.clock.has_calendar:
             dates = self.clock.sessions.dates
-            between = np.searchsorted(dates, days.day[-1], "right") - np.searchsorted(dates, days.day[0])
+            between = np.searchsorted(dates, days.day[-1], "right") - np.searchsorted(
+                dates, days.day[0]
+            )
             missing = int(between) - int(np.count_nonzero(days.known))
         last = 0
         if days is not None:
@@ -224,17 +243,31 @@ class Track:
         unknown = 0 if days is None else int(np.count_nonzero(~days.known))
         name = f"{self.file.path}" + (f":{self.name}" if self.code is not None else "")
         return FeedReport(
-            symbol=symbol, source=name, bars=self.rows,
-            first_ns=int(days.first[0]) if days is not None else 0, last_ns=last,
-            timeframe_ns=self.timeframe, timeframe_inferred=self.feed.timeframe_ns is None,
+            symbol=symbol,
+            source=name,
+            bars=self.rows,
+            first_ns=int(days.first[0]) if days is not None else 0,
+            last_ns=last,
+            timeframe_ns=self.timeframe,
+            timeframe_inferred=self.feed.timeframe_ns is None,
             sessions=len(days.day) if days is not None else 0,
-            rounded=self._rounded, volume_rounded=self._rounded_volume, newest_first=self.newest_first,
-            outside_session=0 if daily else int(counts[OUTSIDE]) - (int(counts[FILLER]) if self.drop_fillers else 0),
+            rounded=self._rounded,
+            volume_rounded=self._rounded_volume,
+            newest_first=self.newest_first,
+            outside_session=0
+            if daily
+            else int(counts[OUTSIDE]) - (int(counts[FILLER]) if self.drop_fillers else 0),
             unknown_dates=unknown,
-            unknown_date_bars=int(days.rows[~days.known].sum()) if daily and days is not None else int(counts[UNKNOWN_DATE]),
-            missing_sessions=missing, zero_volume=int(counts[ZERO_VOLUME]), no_volume=int(counts[NO_VOLUME]),
-            overlapping=self._steps.shorter_than(self.timeframe), crossed=self._crossed,
-            jumps=int(counts[JUMP]), rejected={"filler": int(counts[FILLER]) if self.drop_fillers else 0},
+            unknown_date_bars=int(days.rows[~days.known].sum())
+            if daily and days is not None
+            else int(counts[UNKNOWN_DATE]),
+            missing_sessions=missing,
+            zero_volume=int(counts[ZERO_VOLUME]),
+            no_volume=int(counts[NO_VOLUME]),
+            overlapping=self._steps.shorter_than(self.timeframe),
+            crossed=self._crossed,
+            jumps=int(counts[JUMP]),
+            rejected={"filler": int(counts[FILLER]) if self.drop_fillers else 0},
         )
 
     def _inferred(self) -> int | None:
@@ -246,12 +279,19 @@ class Track:
         return DataError(
             f"{self.name}: {self._rounded} of {self._seen} bars have prices off the tick grid of {tick}",
             where=where,
-            hint=(f"declare `tick_size: {suggestion:f}`" if suggestion is not None else "declare a finer `tick_size`")
+            hint=(
+                f"declare `tick_size: {suggestion:f}`"
+                if suggestion is not None
+                else "declare a finer `tick_size`"
+            )
             + ", or round the prices with --round",
         )
 
     def _sample(self) -> RawBars:
-        chosen = (self.selection.raw(batch, self.rows_of(batch))[0] for batch in self.file.batches(rows=(0, self.last_row + 1)))
+        chosen = (
+            self.selection.raw(batch, self.rows_of(batch))[0]
+            for batch in self.file.batches(rows=(0, self.last_row + 1))
+        )
         for raw in chosen:
             if len(raw):
                 return raw
@@ -261,8 +301,5 @@ class Track:
         """Rows of `batch` that are the track's; None where all are."""
         return self.selection.rows_of(batch)
 
-    def _onto_grid(
-        self, raw: RawBars, place: Callable[[int], str]
-    ) -> tuple[Bars, int, int]:
+    def _onto_grid(self, raw: RawBars, place: Callable[[int], str]) -> tuple[Bars, int, int]:
         return onto_grid(raw, self._tick, self._step, place, self.name)
-

@@ -110,7 +110,11 @@ def zone_table(name: str) -> ZoneTable:
 
 
 def localized(
-    naive: Int64Array, zone: str | None, *, place: Callable[[int], str], first_row: int = 0,
+    naive: Int64Array,
+    zone: str | None,
+    *,
+    place: Callable[[int], str],
+    first_row: int = 0,
     row_step: int = 1,
 ) -> Int64Array:
     """UTC of stamps that carry no zone.
