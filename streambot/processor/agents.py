@@ -49,7 +49,7 @@ def load_agent(spec: str, *, folder: Path) -> Script | StrategyFactory:
         raise ConfigError(
             f"there is no policy `{spec}`",
             where="--policy",
-            hint=did_you_mean(spec, SCRIPTS) or f"{', '.join(SCRIPTS)}, or path.py:Class",
+            hint=did_you_mean(spec, [*SCRIPTS, "path.py:Class"]),
         )
     loaded = _from_file(module, folder) if module.endswith(".py") else _from_package(module)
     found = getattr(loaded, name, None)
