@@ -42,4 +42,5 @@ def random_walk(count: int, seed: int = SEED, start_ticks: int = 2_000_000) -> M
     whole = [np.rint(column).astype(np.int64) for column in (opens, high, low, close)]
     ts = START_NS + np.arange(count, dtype=np.int64) * MINUTE_NS
     volume = rng.integers(1, 5_000, count, dtype=np.int64) * 4
-    return MinuteBars(ts, *whole, volume)
+    opened, top, bottom, closed = whole
+    return MinuteBars(ts, opened, top, bottom, closed, volume)

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from benchmarks.bars import START_NS, TICK, random_walk
 
 ROW_GROUP = 65_536
+_OWN_WALKS = 8_000_000  # bars; beyond that all symbols share one walk
+_OWN_WALKS = 1_000_000
 
 
 def write_bars(path: Path, symbols: list[str], count: int, step_ns: int) -> None:
@@ -28,12 +30,10 @@ def write_bars(path: Path, symbols: list[str], count: int, step_ns: int) -> None
     )
     names = pa.array(symbols)
     piece = max(1, ROW_GROUP // len(symbols))
-    walks = (
-        [random_walk(count, seed=seed) for seed in range(len(symbols))]
-        if count <= 1_000_000
-        else None
-    )
-    shared = random_walk(count, seed=0) if walks is None else None
+    if count * len(symbols) <= _OWN_WALKS:
+        walks = [random_walk(count, seed=seed) for seed in range(len(symbols))]
+    else:
+        walks = [random_walk(count)] * len(symbols)
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as writer:
         for lo in range(0, count, piece):
             hi = min(count, lo + piece)
@@ -45,7 +45,7 @@ def write_bars(path: Path, symbols: list[str], count: int, step_ns: int) -> None
                 pa.array(ts // 1_000, pa.timestamp("us", tz="UTC")),
             ]
             for field in ("open", "high", "low", "close", "volume"):
-                parts = [getattr(walk, field)[lo:hi] for walk in (walks or [shared] * len(symbols))]
+                parts = [getattr(walk, field)[lo:hi] for walk in walks]
                 column = np.stack(parts, axis=1).reshape(-1)
                 columns.append(pa.array(column if field == "volume" else column * TICK))
             writer.write_table(

@@ -70,16 +70,16 @@ def against_the_loop(bars: MinuteBars, rounds: int) -> Iterator[Row]:
     block = as_block(bars)
     capital, fee = int(CAPITAL * 100), int(BROKERAGE * 100)
     floor_args = (bars.open, bars.high, bars.low, bars.close, capital, LOT, fee, TRAIL_BP)
-    done: dict[str, object] = {}
+    ours_done: list[tuple[BacktestingEngine, BacktestResult]] = []
+    floor_done: list[tuple[int, int, int, int]] = []
 
     def ours() -> int:
         engine = new_engine(enforce=True)
-        done["result"] = engine.run(block, Script.SMA_CROSS)
-        done["engine"] = engine
+        ours_done[:] = [(engine, engine.run(block, Script.SMA_CROSS))]
         return len(bars.ts)
 
     def floor() -> int:
-        done["floor"] = floor_engine.run(*floor_args)
+        floor_done[:] = [floor_engine.run(*floor_args)]
         return len(bars.ts)
 
     contestants = {"streambot": ours, "bare loop": floor}
@@ -91,8 +91,7 @@ def against_the_loop(bars: MinuteBars, rounds: int) -> Iterator[Row]:
     except SkippedError as reason:
         notes.append(str(reason))
     rates = interleave(contestants, rounds)
-    cash, entries, stopped, _drawdown = done["floor"]
-    engine, result = done["engine"], done["result"]
+    (cash, entries, stopped, _drawdown), (engine, result) = floor_done[0], ours_done[0]
     assert int(engine.cash * 100) == cash, (
         "the engine and the bare loop must end with the same cash"
     )
@@ -147,18 +146,19 @@ def as_history_grows(largest: int, rounds: int) -> Iterator[Row]:
         engine = new_engine(enforce=True)
         engine.use_script(Script.SMA_CROSS)
         for lo in range(0, size, chunk):
-            engine.run(
-                BarBlock(*(column[lo : lo + chunk] for column in whole)), end=lo + chunk >= size
-            )
+            piece = BarBlock._make(column[lo : lo + chunk] for column in whole)
+            engine.run(piece, end=lo + chunk >= size)
         return size
 
     play(sizes[0])
     for _ in range(rounds):
         for size in sizes:
             repeats = max(1, 200_000 // size)
-            rates[f"{size:,} bars"].append(
-                rate_of(lambda size=size, repeats=repeats: sum(play(size) for _ in range(repeats)))
-            )
+
+            def again(size: int = size, repeats: int = repeats) -> int:
+                return sum(play(size) for _ in range(repeats))
+
+            rates[f"{size:,} bars"].append(rate_of(again))
         before = process.memory_info().rss
         play(sizes[-1])
         grown.append((process.memory_info().rss - before) / 2**20)

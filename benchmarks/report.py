@@ -23,7 +23,10 @@ Builder = Callable[[], Iterator[Row]]
 
 def _lazy(module: str, function: str, *args: object) -> Builder:
     def build() -> Iterator[Row]:
-        return getattr(importlib.import_module(f"benchmarks.{module}"), function)(*args)
+        rows: Callable[..., Iterator[Row]] = getattr(
+            importlib.import_module(f"benchmarks.{module}"), function
+        )
+        return rows(*args)
 
     return build
 
@@ -36,9 +39,7 @@ def sections(rounds: int, *, quick: bool) -> dict[str, tuple[str, str, Builder]]
         def build() -> Iterator[Row]:
             from benchmarks.bars import random_walk
 
-            return getattr(importlib.import_module(f"benchmarks.{module}"), function)(
-                random_walk(bars), rounds
-            )
+            return _lazy(module, function, random_walk(bars), rounds)()
 
         return build
 

@@ -12,6 +12,7 @@ import inspect
 import re
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 from typer.main import get_command
 
@@ -48,7 +49,7 @@ def meanings() -> dict[str, str]:
 
 def flags(name: str = "simulate") -> set[str]:
     """The flags that a command, or one of its own commands, takes."""
-    root = get_command(app)
+    root = cast("Any", get_command(app))
     context = root.make_context("streambot", [], resilient_parsing=True)
     command = root.get_command(context, name)
     inner = getattr(command, "commands", {}).values()
