@@ -43,7 +43,12 @@ class CloseRows:
                 rows.bar[:] = 0  # the next frame begins with the interval that is open now
                 self._held = rows if self._held is None else _joined(self._held, rows)
                 ticks = _picked(ticks, ~waits)
-        return frame if ticks is frame.ticks else msgspec.structs.replace(frame, ticks=ticks)
+        if ticks is frame.ticks:
+            return frame
+        for column in ticks:
+            # As in a decoded frame: compiled code would be compiled again for columns to write.
+            column.flags.writeable = False
+        return msgspec.structs.replace(frame, ticks=ticks)
 
 
 def _picked(ticks: TickBlock, rows: npt.NDArray[np.bool_]) -> TickBlock:

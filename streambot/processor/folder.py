@@ -13,6 +13,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
@@ -101,11 +102,26 @@ class RunFolder:
         return cls(path, _lock(path), record)
 
     @property
+    def started(self) -> bool:
+        """True once there is a `run.json`."""
+        return self._record is not None
+
+    @property
     def record(self) -> RunRecord:
         """What `run.json` says now."""
         if self._record is None:
             raise UsageError("the run has not been started", where=str(self.path))
         return self._record
+
+    def check_resumable(self) -> None:
+        """Raise `UsageError` where the run cannot go on: it is complete."""
+        next_state(self.record.run, self.record.state, Trigger.RESUME)
+
+    def discard(self) -> None:
+        """Remove the folder of a run that never started, and let go of it."""
+        self.close()
+        if self._record is None:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def start(self, record: RunRecord) -> None:
         """Write the first `run.json` of a new run."""

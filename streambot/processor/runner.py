@@ -35,13 +35,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streambot.processor.stream_files import StreamFiles
-    from streambot.processor.task import TaskCore
+    from streambot.processor.task import SlotStatus, TaskCore
     from streambot.streams.ports import Sink, Source
     from streambot.streams.sequence import SequenceGuard
 
 OUTPUTS = ("orders", "fills", "pnl")
 DEAD_LETTER = "dead-letter"
 SNAPSHOT_EVERY_NS = 10_000_000_000
+STATUS_EVERY_NS = 200_000_000
 MAX_UNACKNOWLEDGED = 256
 _READ_RECORDS = 16
 _READ_TIMEOUT_S = 0.5
@@ -63,12 +64,15 @@ class Processed(NamedTuple):
     """One frame that the engine is through with.
 
     Attributes:
+        size: bytes of the frame.
+        closed: barriers that the partition has closed with it.
         recorded: bytes of `orders`, `fills` and `pnl` that it caused, by stream.
     """
 
     partition: int
     frame_seq: int
     size: int
+    closed: int
     recorded: dict[str, bytes]
 
 
@@ -108,6 +112,8 @@ class _Worker:
         self.stopping = False
         self.stopped = False
         self.at_barrier = True
+        self.status = core.status()
+        self._next_status = 0
         self._who = who
         self._closes = CloseRows()
 
@@ -121,23 +127,31 @@ class _Worker:
             snapshot: take a snapshot at the next closed barrier.
         """
         steps: list[_Step] = []
+        failure: Exception | None = None
         for record in records:
             try:
                 step = self._one(record)
-            except Exception as failure:  # noqa: BLE001  # handed over, not hidden
-                return steps, failure
-            last = self.guard.ended or (self.stopping and self.at_barrier)
-            if self.at_barrier and (last or snapshot) and step.frame is not None:
-                step = step._replace(snapshot=self.snapshot(record.offset + 1))
-                snapshot = False
+                last = self.guard.ended or (self.stopping and self.at_barrier)
+                if self.at_barrier and (last or snapshot) and step.frame is not None:
+                    step = step._replace(snapshot=self.snapshot(record.offset + 1))
+                    snapshot = False
+            except Exception as cause:  # noqa: BLE001  # handed over, not hidden
+                failure = cause
+                break
             steps.append(step)
             if last:
                 self.stopped = True
                 break
-        return steps, None
+        now = time.monotonic_ns()
+        if self.stopped or failure is not None or now >= self._next_status:
+            self.status = self.core.status()
+            self._next_status = now + STATUS_EVERY_NS
+        return steps, failure
 
-    def snapshot(self, offset: int) -> _Snapshot:
-        """State at the closed barrier where the core stands."""
+    def snapshot(self, offset: int) -> _Snapshot | None:
+        """State at the closed barrier where the core stands; None where a strategy has no state."""
+        if not self.core.resumable:
+            return None
         guard = self.guard
         return _Snapshot(self.core.snapshot(), guard.state, offset, guard.repeats, guard.ended)
 
@@ -175,9 +189,10 @@ class EngineRunner:
         files: files of the run.
         folder: of the run, for snapshots.
         executor: threads for decoding and stepping.
-        on_processed: told about every frame once its outputs are written; `stored_at` of
-            `on_stored` follows for frames with fills.
+        on_processed: told about every frame once its outputs are handed over.
         on_stored: told (partition, frame_seq, wall ns) once the fills of a frame are acknowledged.
+        written: number of the last input that each output topic has a record of already (for dead
+            letters its offset): those are not written to the topic again, only to the files.
         duplicates, dead_letters: counted before a resume.
     """
 
@@ -195,6 +210,7 @@ class EngineRunner:
         executor: Executor,
         on_processed: Callable[[Processed], None],
         on_stored: Callable[[int, int, int], None],
+        written: Mapping[str, int] | None = None,
         duplicates: int = 0,
         dead_letters: int = 0,
     ) -> None:
@@ -208,6 +224,7 @@ class EngineRunner:
         self._executor = executor
         self._on_processed = on_processed
         self._on_stored = on_stored
+        self._written = written or {}
         self._duplicates_before = duplicates
         self._stored: deque[asyncio.Future[int]] = deque()
         self._next_snapshot = time.monotonic_ns() + SNAPSHOT_EVERY_NS
@@ -217,6 +234,11 @@ class EngineRunner:
     def core(self) -> TaskCore:
         """The state machine. Look at it only while the runner does not run."""
         return self._worker.core
+
+    @property
+    def status(self) -> list[SlotStatus]:
+        """How the slots stood a moment ago; exact once the runner has ended."""
+        return self._worker.status
 
     @property
     def duplicates(self) -> int:
@@ -262,7 +284,12 @@ class EngineRunner:
                 raise failure
         if not self._worker.stopped:
             position = next(iter(self._source.positions().values()))
-            await self._keep(self._worker.snapshot(position))
+            taken = self._worker.snapshot(position)
+            if taken is not None:
+                await self._keep(taken)
+        while self._stored:
+            await self._stored.popleft()
+        self._worker.status = self._worker.core.status()
         return self._worker.guard.ended
 
     async def _write(self, step: _Step) -> None:
@@ -279,7 +306,13 @@ class EngineRunner:
                     recorded[stream] = value
                     await self._record(stream, frame, value)
         self._on_processed(
-            Processed(self._who.partition, frame.frame_seq, len(step.record.value), recorded)
+            Processed(
+                partition=self._who.partition,
+                frame_seq=frame.frame_seq,
+                size=len(step.record.value),
+                closed=frame.barrier_lo + len(frame.closes),
+                recorded=recorded,
+            )
         )
         if step.snapshot is not None:
             await self._keep(step.snapshot)
@@ -287,7 +320,7 @@ class EngineRunner:
     async def _record(self, stream: str, frame: Frame, value: bytes) -> None:
         partition = self._who.partition
         self._files.append(stream, partition, value)
-        if self._sink is None:
+        if self._sink is None or frame.frame_seq <= self._written.get(stream, -1):
             if stream == "fills":
                 self._on_stored(partition, frame.frame_seq, time.monotonic_ns())
             return
@@ -306,7 +339,7 @@ class EngineRunner:
     async def _bury(self, record: Record, dead: DeadLetter) -> None:
         self.dead_letters += 1
         self._files.append(DEAD_LETTER, self._who.partition, msgspec.json.encode(dead) + b"\n")
-        if self._sink is not None:
+        if self._sink is not None and record.offset > self._written.get(DEAD_LETTER, -1):
             await self._append(
                 DEAD_LETTER,
                 record.value,

@@ -25,12 +25,18 @@ class Backlog:
         self._max_bytes = max_bytes
         self._room = asyncio.Event()
         self._room.set()
+        self._drained = asyncio.Event()
+        self._drained.set()
         self.frames = 0
         self.bytes = 0
 
     async def room(self) -> None:
         """Wait until the engine is near enough for another frame."""
         await self._room.wait()
+
+    async def drained(self) -> None:
+        """Wait until the engine is through with everything that was published."""
+        await self._drained.wait()
 
     def published(self, size: int) -> None:
         """A frame of `size` bytes was handed to the log."""
@@ -41,8 +47,13 @@ class Backlog:
         self._move(-frames, -size)
 
     def _move(self, frames: int, size: int) -> None:
-        self.frames += frames
-        self.bytes += size
+        # A resumed run also processes frames that an earlier process had published.
+        self.frames = max(0, self.frames + frames)
+        self.bytes = max(0, self.bytes + size)
+        if self.frames == 0:
+            self._drained.set()
+        else:
+            self._drained.clear()
         if self.frames < self._max_frames and self.bytes < self._max_bytes:
             self._room.set()
         else:

@@ -20,7 +20,7 @@ from streambot.replay.pacing import FRAME_WALL_NS, GapClock, Ratio, Schedule
 from streambot.streams.ports import event_time_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
 
     from streambot.replay.backlog import Backlog
     from streambot.replay.framing import Draft, Framing, WindowFrames, WindowLike
@@ -120,6 +120,7 @@ class ReplayService:
         backlog: how far the engine is behind.
         clock: wall time.
         on_published: told about every frame.
+        complete: partitions whose stream has its END already (of a resumed run).
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class ReplayService:
         backlog: Backlog,
         clock: Clock,
         on_published: Callable[[Published], None],
+        complete: Container[int] = (),
     ) -> None:
         self._windows = windows
         self._framing = framing
@@ -144,6 +146,7 @@ class ReplayService:
         self._backlog = backlog
         self._clock = clock
         self._on_published = on_published
+        self._complete = complete
         self._stop = asyncio.Event()
         self._stored: deque[asyncio.Future[int]] = deque()
         self._schedule: Schedule | None = None
@@ -167,7 +170,8 @@ class ReplayService:
             complete = await publish()
             if complete:
                 for chain in self._chains:
-                    await self._append(_encode_end(chain), due=None)
+                    if chain.partition not in self._complete:
+                        await self._append(_encode_end(chain), due=None)
             while self._stored:
                 await self._stored.popleft()
             return Outcome(complete)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 SUMMARY_SCHEMA = "streambot.summary/1"
 EXPIRY_REASONS = ("gap", "end_of_data")
-STATES = ("complete", "interrupted", "failed")
 
 
 class SlotTotals(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +90,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """A run, as `--json` prints it and `summary.json` keeps it.
 
     Attributes:
-        state: `complete`, `interrupted` or `failed`.
+        state: `complete` or `interrupted`.
+        stopped_by: what interrupted it: the name of a signal, or `request`; None otherwise.
+        bars: decision bars closed.
         speed_effective: market seconds per second of wall time, closed hours as asked.
         max_drawdown: largest fall of the portfolio's equity, by currency, measured at its marks.
         latency_ms: publish of a frame to the acknowledgement of the fills it caused.
@@ -105,6 +106,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     schema: str = SUMMARY_SCHEMA
     run: str
     state: str
+    stopped_by: str | None = None
     instruments: list[str]
     policy: str
     bars: int

@@ -1,0 +1,237 @@
+"""Which instruments a run trades, and which file has the bars of each.
+
+Instruments are named by symbol or glob; without any, every chart in the data is traded as what the
+registry declares under that symbol. A proxy option has no bars of its own: it is traded where it is
+named, on the chart of its underlying. A symbol that no registry knows is never guessed at in
+silence: the run stops with the declaration that the data suggest, or goes on with it and says so.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from streambot.data.feed import Feed
+from streambot.data.files import is_bar_file, open_bars, symbol_of_file
+from streambot.data.ticksize import tick_search, volume_search
+from streambot.domain.errors import ConfigError, DataError, UnknownInstrumentError
+from streambot.domain.instruments import Instrument, InstrumentType
+from streambot.domain.registry import declare_yaml, find_registry
+from streambot.domain.suggest import did_you_mean, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streambot.data.source import BarFile
+    from streambot.domain.config import SimulationConfig
+
+_GLOB = frozenset("*?[")
+
+
+class Chart(NamedTuple):
+    """Bars of one symbol.
+
+    Attributes:
+        path: the file.
+        symbol: name in the file's symbol column; None: the file has the bars of one instrument.
+    """
+
+    path: Path
+    symbol: str | None
+
+
+class Feeds(NamedTuple):
+    """What a run reads.
+
+    Attributes:
+        feeds: one for every instrument, by symbol.
+        warnings: what was assumed.
+    """
+
+    feeds: tuple[Feed, ...]
+    warnings: tuple[str, ...]
+
+
+def find_feeds(config: SimulationConfig, cwd: Path) -> Feeds:
+    """Instruments of the registry and the files with their bars.
+
+    Raises:
+        DataError: a file is missing or has no bars; two files have bars of one symbol.
+        UnknownInstrumentError: a symbol that no registry declares, with its declaration.
+        ConfigError: an instrument without bars, or the registry is wrong.
+    """
+    _, registry = find_registry(Path(config.registry) if config.registry else None, cwd)
+    files = {path: open_bars(path, quote_side=config.quote_side) for path in bar_files(config.data, cwd)}
+    charts = find_charts(files)
+    symbols = _asked(config.instruments, registry, charts) if config.instruments else sorted(charts)
+    instruments: dict[str, Instrument] = {}
+    inferred: list[Instrument] = []
+    for symbol in symbols:
+        if symbol in registry:
+            instruments[symbol] = registry[symbol]
+        else:
+            inferred.append(infer_instrument(symbol, charts[symbol], files))
+    if inferred and not config.infer_instruments:
+        raise _unknown(inferred, registry)
+    instruments |= {instrument.symbol: instrument for instrument in inferred}
+    feeds = [_feed(instruments[symbol], charts, config) for symbol in sorted(instruments)]
+    return Feeds(tuple(feeds), tuple(_assumed(instrument) for instrument in inferred))
+
+
+def feeds_of(instruments: Sequence[Instrument], config: SimulationConfig, cwd: Path) -> Feeds:
+    """The files with the bars of instruments that are known already, as a resumed run knows them."""
+    files = {path: open_bars(path, quote_side=config.quote_side) for path in bar_files(config.data, cwd)}
+    charts = find_charts(files)
+    return Feeds(tuple(_feed(instrument, charts, config) for instrument in instruments), ())
+
+
+def bar_files(names: Sequence[str], cwd: Path) -> list[Path]:
+    """The bar files that `names` stand for: files, and folders of them.
+
+    Raises:
+        DataError: a name stands for nothing, or a folder has no bar files.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = (cwd / Path(name).expanduser()).resolve()
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(item for item in path.iterdir() if item.is_file() and is_bar_file(item))
+        if not inside:
+            raise DataError("the folder has no bar files", where=str(path), hint="Parquet or CSV files")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def find_charts(files: Mapping[Path, BarFile]) -> dict[str, Chart]:
+    """The symbols that files have bars of.
+
+    Raises:
+        DataError: two files have bars of one symbol.
+    """
+    charts: dict[str, Chart] = {}
+    for path, file in files.items():
+        own = [symbol_of_file(path, file)] if file.columns.symbol is None else _symbols_in(file)
+        for symbol in own:
+            if symbol in charts:
+                raise DataError(
+                    f"has bars of {symbol}, and so has {charts[symbol].path}",
+                    where=str(path),
+                    hint="name the one file that should count with --data",
+                )
+            charts[symbol] = Chart(path, None if file.columns.symbol is None else symbol)
+    return charts
+
+
+def infer_instrument(symbol: str, chart: Chart, files: Mapping[Path, BarFile]) -> Instrument:
+    """The declaration that a chart suggests: a stock, lot 1, the steps seen in its numbers.
+
+    Raises:
+        ConfigError: the symbol cannot be one.
+        DataError: its prices lie on no grid that a declaration could name.
+    """
+    file = files[chart.path]
+    ticks, steps = tick_search(), volume_search()
+    for batch in file.batches():
+        rows = slice(None)
+        if batch.symbol is not None:
+            rows = batch.symbol == file.codes.get(chart.symbol or symbol, -1)
+        for column in (batch.open, batch.high, batch.low, batch.close):
+            ticks.add(column[rows])
+        if batch.volume is not None:
+            steps.add(batch.volume[rows])
+    if ticks.step is None:
+        raise DataError(
+            f"prices of {symbol} are finer than 8 decimals",
+            where=str(chart.path),
+            hint="declare it in instruments.yaml with a tick size, and give --round",
+        )
+    try:
+        return Instrument(
+            symbol=symbol,
+            type=InstrumentType.STOCK,
+            lot_size=1,
+            tick_size=ticks.step,
+            volume_step=steps.step or Decimal(1),
+        )
+    except ValueError as cause:
+        raise ConfigError(
+            f"`{symbol}` cannot be declared: {cause}", where=str(chart.path), hint="rename the symbol"
+        ) from cause
+
+
+def _symbols_in(file: BarFile) -> list[str]:
+    for _ in file.batches():
+        pass
+    return list(file.codes)
+
+
+def _asked(
+    patterns: Sequence[str], registry: Mapping[str, Instrument], charts: Mapping[str, Chart]
+) -> list[str]:
+    known = [*charts, *(s for s, i in registry.items() if i.chart in charts)]
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        if _GLOB & set(pattern):
+            matching = [symbol for symbol in known if fnmatch.fnmatchcase(symbol, pattern)]
+            if not matching:
+                raise ConfigError(
+                    f"no instrument in the data matches `{pattern}`",
+                    where="--instruments",
+                    hint=did_you_mean(pattern, sorted(set(known))),
+                )
+            found |= dict.fromkeys(matching)
+        elif pattern in registry or pattern in charts:
+            found[pattern] = None
+        else:
+            raise ConfigError(
+                f"no instrument `{pattern}` in the registry, and no bars of it in the data",
+                where="--instruments",
+                hint=did_you_mean(pattern, sorted({*known, *registry})),
+            )
+    return sorted(found)
+
+
+def _feed(instrument: Instrument, charts: Mapping[str, Chart], config: SimulationConfig) -> Feed:
+    chart = charts.get(instrument.chart)
+    if chart is None and len(charts) == 1:
+        only, chart = next(iter(charts.items()))
+        if chart.symbol is not None and only != instrument.chart:
+            chart = None
+    if chart is None:
+        raise ConfigError(
+            f"no bars of {instrument.chart} in the data"
+            + (f", the chart of {instrument.symbol}" if instrument.is_option else ""),
+            where="--instruments",
+            hint=did_you_mean(instrument.chart, sorted(charts)),
+        )
+    return Feed(
+        instrument=instrument, path=chart.path, symbol=chart.symbol, quote_side=config.quote_side
+    )
+
+
+def _unknown(
+    inferred: Sequence[Instrument], registry: Mapping[str, Instrument]
+) -> UnknownInstrumentError:
+    symbols = tuple(instrument.symbol for instrument in inferred)
+    near = [(symbol, nearest(symbol, registry)) for symbol in symbols[:5]]
+    meant = [f"did you mean `{best}` for `{symbol}`?" for symbol, best in near if best]
+    return UnknownInstrumentError(
+        f"no registry declares {', '.join(symbols)}",
+        symbols=symbols,
+        suggestion=declare_yaml(inferred),
+        hint=" ".join(
+            [*meant, "declare it in instruments.yaml (the block below), or give --infer-instruments"]
+        ),
+    )
+
+
+def _assumed(instrument: Instrument) -> str:
+    return (
+        f"{instrument.symbol} is in no registry: traded as a {instrument.type}, lot 1, tick size "
+        f"{instrument.tick_size:f} and volume step {instrument.volume_step:f} as seen in its data; "
+        f"assumed: currency {instrument.currency}, time zone {instrument.timezone}"
+    )

@@ -1,0 +1,204 @@
+"""Where the streams of a run live: the embedded broker, Apache Kafka, or this process.
+
+The embedded broker never frees what was written, so runs whose streams are estimated above
+`EMBEDDED_LIMIT` use the in-process log, which keeps a frame until the engine has read it. There
+the outputs go to the run's files only: nobody outside this process could read them.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from streambot.domain.config import BrokerChoice
+from streambot.domain.errors import BrokerError, ConfigError, TopicError
+from streambot.domain.topics import TimeKind, find_topics
+from streambot.streams.memory import MemoryLog
+from streambot.streams.ports import Log, StreamSpec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from streambot.domain.config import SimulationConfig
+    from streambot.domain.topics import TopicTemplate
+    from streambot.processor.manifest import RunManifest
+    from streambot.wiring.preparation import Prepared
+
+EMBEDDED_LIMIT = 1 << 30
+IN_PROCESS = "in-process"
+STREAMS = ("ticks", "orders", "fills", "pnl", "late", "dead-letter")
+_MARK_BYTES = 320
+_FRAME_OVERHEAD = 1.1
+
+
+class Place(NamedTuple):
+    """An open log and what to say about it.
+
+    Attributes:
+        address: of the broker; `in-process` for the log of this process.
+        embedded: the broker lives and dies with this process.
+        lasting: streams survive this process, so a resumed run goes on behind what they hold.
+        readable: other processes can read the streams.
+        delivery: the guarantee, in words.
+    """
+
+    log: Log
+    address: str
+    embedded: bool
+    lasting: bool
+    readable: bool
+    delivery: str
+
+    @property
+    def shown(self) -> str:
+        """The broker, for people."""
+        if not self.readable:
+            return "in-process log"
+        return f"embedded broker {self.address}" if self.embedded else f"Kafka {self.address}"
+
+
+def estimated_bytes(prepared: Prepared) -> int:
+    """About how much the streams of a run will hold: frames and marks; fills are few."""
+    plan, config = prepared.plan, prepared.config
+    every = config.pnl_every_ns or plan.decision_ns
+    marks = min(plan.bars, len(plan.symbols) * (plan.open_ns // max(every, 1) + 1))
+    return int(plan.estimated_bytes * _FRAME_OVERHEAD) + marks * _MARK_BYTES
+
+
+def choose(config: SimulationConfig, size: int) -> tuple[BrokerChoice | None, str | None]:
+    """The kind of place (None: Apache Kafka), and what to tell the person about the choice.
+
+    Raises:
+        ConfigError: the embedded broker was asked for, and the run is too large for it.
+    """
+    if config.bootstrap_servers is not None:
+        return None, None
+    if config.broker is BrokerChoice.IN_PROCESS:
+        return BrokerChoice.IN_PROCESS, None
+    if size <= EMBEDDED_LIMIT:
+        return BrokerChoice.EMBEDDED, None
+    about = f"the streams of this run are estimated at {size / 2**30:.1f} GiB"
+    if config.broker is BrokerChoice.EMBEDDED:
+        raise ConfigError(
+            f"{about}, and the embedded broker keeps everything in memory",
+            where="--broker",
+            hint="leave --broker out (in-process log), or give --bootstrap-servers of Apache Kafka",
+        )
+    return BrokerChoice.IN_PROCESS, (
+        f"{about}: they stay in this process instead of the embedded broker; "
+        "orders, fills and P&L are in the files of the run"
+    )
+
+
+@asynccontextmanager
+async def open_place(
+    config: SimulationConfig,
+    kind: BrokerChoice | None,
+    folder: Path,
+    on_failure: Callable[[BrokerError], None],
+) -> AsyncIterator[Place]:
+    """The log of a run, closed again whatever happens.
+
+    Args:
+        config: address and security of Apache Kafka.
+        kind: as `choose` said.
+        folder: of the run; the embedded broker's own words go there.
+        on_failure: called once when the broker is lost.
+
+    Raises:
+        BrokerError: nobody answers.
+    """
+    if kind is BrokerChoice.IN_PROCESS:
+        log = MemoryLog()
+        try:
+            yield Place(
+                log, IN_PROCESS, True, False, False,
+                "exactly once: in this process, and in the files of the run through --resume",
+            )  # fmt: skip
+        finally:
+            await log.close()
+        return
+    # aiokafka costs a quarter of a second to import, and the in-process log does without.
+    from streambot.adapters.broker import EmbeddedBroker
+    from streambot.adapters.kafka import EMBEDDED, KafkaLog
+
+    if kind is None:
+        assert config.bootstrap_servers is not None  # noqa: S101  # `choose` has seen it
+        async with await KafkaLog.open(config.bootstrap_servers, security=config.kafka) as kafka:
+            yield Place(
+                kafka, config.bootstrap_servers, False, True, True,
+                "exactly once in the files of the run; on Kafka idempotent producers, "
+                "and repeats after a crash are dropped by frame_seq",
+            )  # fmt: skip
+        return
+    broker = EmbeddedBroker(log=folder / "broker.log")
+    broker.on_failure(on_failure)
+    async with broker:
+        kafka = await KafkaLog.open(broker.address, profile=EMBEDDED)
+        broker.on_failure(kafka.fail)
+        async with kafka:
+            yield Place(
+                kafka, broker.address, True, False, True,
+                "exactly once while this process lives, and in the files of the run through "
+                "--resume; the embedded broker keeps everything in memory",
+            )  # fmt: skip
+
+
+def topic_names(config: SimulationConfig, run: str, cwd: Path) -> dict[str, str]:
+    """Full topic name of every stream that a simulation writes.
+
+    Raises:
+        ConfigError: `topics.yaml` is wrong, lacks a stream, or a name gets too long.
+    """
+    templates = _templates(cwd)
+    try:
+        return {stream: templates[stream].topic(config.namespace, run) for stream in STREAMS}
+    except ValueError as error:
+        raise ConfigError(str(error), where="--run", hint="choose a shorter name") from error
+
+
+async def create_streams(
+    place: Place, config: SimulationConfig, manifest: RunManifest, cwd: Path, *, resumed: bool
+) -> None:
+    """Create the topics of a run.
+
+    Raises:
+        TopicError: one exists with other partitions, or holds records of an earlier run.
+    """
+    templates = _templates(cwd)
+    names = topic_names(config, manifest.run, cwd)
+    made = await place.log.create(
+        [
+            StreamSpec(
+                name=name,
+                partitions=templates[stream].partition_count(manifest.partitions),
+                config=templates[stream].kafka_settings(),
+                bounded=stream == "ticks",
+            )
+            for stream, name in names.items()
+        ]
+    )
+    if resumed:
+        return
+    for name in names.values():
+        if name not in made and any(await place.log.end_offsets(name)):
+            raise TopicError(
+                "holds the records of an earlier run",
+                where=name,
+                hint=f"choose another --run, or go on with `--resume {manifest.run}`",
+            )
+
+
+def _templates(cwd: Path) -> dict[str, TopicTemplate]:
+    templates = find_topics(None, cwd)
+    for stream in STREAMS:
+        template = templates.get(stream)
+        if template is None:
+            raise ConfigError(f"declares no stream `{stream}`", where="topics.yaml")
+        if not template.per_run or template.time is not TimeKind.EVENT:
+            raise ConfigError(
+                "needs `partitions: run` and `time: event`: streams of a run are split alike",
+                where=f"topics.yaml:{stream}",
+            )
+    return templates
