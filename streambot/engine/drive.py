@@ -111,12 +111,10 @@ def make_log() -> npt.NDArray[np.void]:
 
 
 @njit
-def complete_order(
-    p: Record, s: Record, calendar: Any, order: Record, action: int, quantity: int
-) -> None:
-    """Turn an agent's answer at the close that `s` describes into a complete order.
+def begin_order(p: Record, s: Record, order: Record, action: int, quantity: int) -> None:
+    """Turn an agent's answer at the close that `s` describes into an order.
 
-    Premium, contract, lot size and width of the trailing stop come from completed bars only.
+    The width of the trailing stop comes from completed bars only.
     """
     order.barrier = s.barrier
     order.ts = s.close_ts
@@ -127,11 +125,13 @@ def complete_order(
     order.width = NONE
     order.lot_size = NONE
     order.model = MODEL_NONE
-    if action == ACT_CLOSE:
-        return
-    order.width = width_from_atr(p.trail_atr, s.atr) if p.trail_bp == 0 else 1
-    if p.is_option == 0:
-        return
+    if action != ACT_CLOSE:
+        order.width = width_from_atr(p.trail_atr, s.atr) if p.trail_bp == 0 else 1
+
+
+@njit
+def add_contract(p: Record, s: Record, calendar: Any, order: Record) -> None:
+    """Contract, lot size and premium of an option's entry, from completed bars only."""
     k = pick_expiry(p, calendar.opens, calendar.closes, calendar.expiries, s.close_ts)
     days = 0.0
     if k >= 0:
@@ -167,7 +167,18 @@ def wait_with(s: Record, order: Record) -> None:
 @njit
 def _submit(p: Record, s: Record, calendar: Any, log: Record, action: int, quantity: int) -> None:
     order = log.orders[log.n_orders]
-    complete_order(p, s, calendar, order, action, quantity)
+    begin_order(p, s, order, action, quantity)
+    if p.is_option != 0 and action != ACT_CLOSE:
+        add_contract(p, s, calendar, order)
+    wait_with(s, order)
+    log.n_orders += 1
+
+
+@njit
+def _submit_stock(p: Record, s: Record, log: Record, action: int, quantity: int) -> None:
+    """`_submit` without the calendar: handing over its arrays costs more than the order itself."""
+    order = log.orders[log.n_orders]
+    begin_order(p, s, order, action, quantity)
     wait_with(s, order)
     log.n_orders += 1
 
@@ -289,20 +300,10 @@ def _judge(
 
 
 @njit
-def _carry_out(
-    p: Record,
-    s: Record,
-    calendar: Any,
-    log: Record,
-    given: Record,
-    ts: int,
-    session_close: bool,
-    row: int,
-    due: int,
-    action: int,
-    quantity: int,
+def _write_due(
+    p: Record, s: Record, log: Record, ts: int, session_close: bool, row: int, due: int
 ) -> None:
-    """What `_judge` found due: the breach, the mark, then the order that answers this close."""
+    """What `_judge` found due: the breach, then the mark."""
     if due & _BREACH:
         breach(p, s, log, ts, row)
     if due & _MARK:
@@ -311,10 +312,6 @@ def _carry_out(
         # At most one mark per `mark_every` of event time, on its multiples in UTC.
         if p.mark_every > 0:
             s.next_mark = (ts // p.mark_every + 1) * p.mark_every
-    if action != ACT_HOLD:
-        _submit(p, s, calendar, log, action, quantity)
-    if log.n_given < len(given):
-        _take_given(s, given, log, s.barrier, row)
 
 
 @njit
@@ -443,8 +440,15 @@ def advance_ticks(
             if s.side != 0 and p.marked != 0:
                 _revalue(p, s, calendar)
             due, act, lots = _judge(p, s, ring, close_ts, session_close)
-            if due != 0 or act != ACT_HOLD or log.n_given < n_given:
-                _carry_out(p, s, calendar, log, given, close_ts, session_close, r, due, act, lots)
+            if due != 0:
+                _write_due(p, s, log, close_ts, session_close, r, due)
+            if act != ACT_HOLD:
+                if p.is_option != 0:
+                    _submit(p, s, calendar, log, act, lots)
+                else:
+                    _submit_stock(p, s, log, act, lots)
+            if log.n_given < n_given:
+                _take_given(s, given, log, s.barrier, r)
             low, high, until = quiet_range(p, s)
             if most_views > 0:
                 _view(p, s, shown, views, j)
@@ -546,7 +550,15 @@ def advance_bars(
             if s.side != 0 and p.marked != 0:
                 _revalue(p, s, calendar)
             due, act, lots = _judge(p, s, ring, close_ts, last_of_day)
-        _carry_out(p, s, calendar, log, given, close_ts, last_of_day, b, due, act, lots)
+        if due != 0:
+            _write_due(p, s, log, close_ts, last_of_day, b, due)
+        if act != ACT_HOLD:
+            if p.is_option != 0:
+                _submit(p, s, calendar, log, act, lots)
+            else:
+                _submit_stock(p, s, log, act, lots)
+        if log.n_given < n_given:
+            _take_given(s, given, log, s.barrier, b)
         b += 1
         if most_views > 0:
             _view(p, s, shown, views, b)
