@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from streambot.data.merge import FOREVER, place_bars
+from streambot.data.merge import FOREVER, bars_before, distinct_closes, place_bars, skip_until
 from streambot.domain.units import NANOS_PER_DAY
 
 if TYPE_CHECKING:
@@ -72,6 +72,36 @@ class TrackBuffers:
             if self.known_until[k] <= until:
                 stream, reader = self._streams[k]
                 self._append(k, stream.pull(reader))
+
+    def horizon(self, quota: int) -> int:
+        """How far the next `quota` bars of the track with the most bars reach; reads on until they are at hand."""
+        while True:
+            known = int(self.known_until.min())
+            counts = bars_before(self._columns[_TS], self.ready, self.cursor, known)
+            most = int(counts.argmax())
+            if counts[most] > quota:
+                return int(self._columns[_TS, most, int(self.cursor[most]) + quota])
+            if known == FOREVER or counts[most] == quota or quota == FOREVER:
+                return known
+            self.read_on(known)
+
+    def take_closes(self, horizon: int) -> Int64Array:
+        """The barriers up to `horizon` or, where there is none, up to all that is known; each once."""
+        out = np.empty(int((self.ready - self.heads).sum()), dtype=np.int64)
+        for until in (horizon, int(self.known_until.min())):
+            found = distinct_closes(
+                self._columns[_CLOSE], self.flags, self.ready, self.heads, until, out
+            )
+            if found:
+                return out[:found].copy()
+        return out[:0]
+
+    def skip(self, until: int, count: int) -> None:
+        """Leave out all ticks before `until`, of bars of `count` ticks."""
+        columns = self._columns
+        skip_until(
+            columns[_TS], columns[_END], self.ready, self.cursor, self.position, until, count
+        )
 
     def _append(self, k: int, bars: Bars) -> None:
         track = self._tracks[k]

@@ -23,7 +23,7 @@ from streambot.data.buffers import TrackBuffers
 from streambot.data.expand import ticks_per_bar
 from streambot.data.feed import Feed, FeedReport
 from streambot.data.files import open_bars, symbol_code
-from streambot.data.merge import FOREVER, bars_before, distinct_closes, emit, skip_until
+from streambot.data.merge import FOREVER, bars_before, emit
 from streambot.data.philox import stream_key
 from streambot.data.reading import FileScan, open_streams, scan_file
 from streambot.data.sessions import HORIZON_DAYS, SessionTable, session_table
@@ -196,8 +196,8 @@ class Timeline:
         quota = max(1, self._window_ticks // (self._count * len(self._feeds)))
         barrier, covered = 0, plan.first_ns
         while True:
-            horizon = self._horizon(buffers, quota if barrier >= from_barrier else _LATEST)
-            closes = self._closes(buffers, horizon)
+            horizon = buffers.horizon(quota if barrier >= from_barrier else FOREVER)
+            closes = buffers.take_closes(horizon)
             if not len(closes):
                 if buffers.complete:
                     return
@@ -206,16 +206,7 @@ class Timeline:
             if barrier < from_barrier:
                 skipped = min(len(closes), from_barrier - barrier)
                 covered = int(closes[skipped - 1])
-                columns = buffers.columns
-                skip_until(
-                    columns[0],
-                    columns[1],
-                    buffers.ready,
-                    buffers.cursor,
-                    buffers.position,
-                    covered,
-                    self._count,
-                )
+                buffers.skip(covered, self._count)
                 barrier += skipped
                 closes = closes[skipped:]
                 if not len(closes):
@@ -339,30 +330,6 @@ class Timeline:
             estimated_bytes=bars * self._count * BYTES_PER_TICK,
             instruments=reports,
         )
-
-    def _horizon(self, buffers: TrackBuffers, quota: int) -> int:
-        """How far a window of about `quota` bars a track can reach; reads on until that many are at hand."""
-        while True:
-            horizon = int(buffers.known_until.min())
-            counts = bars_before(buffers.columns[0], buffers.ready, buffers.cursor, horizon)
-            most = int(counts.argmax())
-            if counts[most] > quota:
-                return int(buffers.columns[0, most, int(buffers.cursor[most]) + quota])
-            if horizon == FOREVER or counts[most] == quota or quota == _LATEST:
-                return horizon
-            buffers.read_on(horizon)
-
-    def _closes(self, buffers: TrackBuffers, horizon: int) -> Int64Array:
-        """The barriers up to `horizon`, or, where there is none, up to all that is known."""
-        room = int((buffers.ready - buffers.heads).sum())
-        out = np.empty(room, dtype=np.int64)
-        for until in (horizon, int(buffers.known_until.min())):
-            found = distinct_closes(
-                buffers.columns[2], buffers.flags, buffers.ready, buffers.heads, until, out
-            )
-            if found:
-                return out[:found].copy()
-        return out[:0]
 
     def _emit(
         self, buffers: TrackBuffers, keys: Int64Array, closes: Int64Array, until: int
