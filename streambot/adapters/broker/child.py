@@ -135,7 +135,7 @@ class ChildProcess:
         limit = loop.time() + limit_s
         while not await answers():
             if not self.alive:
-                raise self.died()
+                raise self.failure or self.died()
             if loop.time() > limit:
                 raise BrokerError(
                     f"{self.name} did not answer within {limit_s:g} s: {self.tail()}",

@@ -23,6 +23,7 @@ from streambot.adapters.kafka.profile import (
     consumer_settings,
     require_extension,
 )
+from streambot.adapters.kafka.stopping import stopped
 from streambot.domain.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _T = TypeVar("_T")
 
 OPEN_LIMIT_S = 10.0
 _WATCH_S = 1.0
-_WATCH_LIMIT_S = 5.0
+_WATCH_LIMIT_S = 2.0
 
 
 class Connection:
@@ -96,10 +97,9 @@ class Connection:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
-        for stop in (self.meta.stop(), self.admin.close()):
-            with contextlib.suppress(TimeoutError, KafkaError, OSError):
-                async with asyncio.timeout(_WATCH_LIMIT_S):
-                    await stop
+        if not await stopped(self.meta.stop()):
+            await stopped(self.meta._client.close())  # noqa: SLF001
+        await stopped(self.admin.close())
 
     def fail(self, failure: BrokerError) -> None:
         """The broker is lost. Only the first failure counts."""

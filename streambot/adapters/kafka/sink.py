@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from streambot.adapters.kafka.failures import told
+from streambot.adapters.kafka.stopping import stopped
 from streambot.domain.errors import BrokerError, StreambotError
 from streambot.streams.ports import MAX_RECORD_BYTES, Headers
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from streambot.adapters.kafka.topics import Topics
 
 FLUSH_LIMIT_S = 60.0
-_STOP_LIMIT_S = 5.0
 
 
 class KafkaSink:
@@ -116,13 +116,8 @@ class KafkaSink:
 
     async def _stop(self) -> None:
         """End the producer; where it waits for a broker that is gone, end its connections."""
-        try:
-            async with asyncio.timeout(_STOP_LIMIT_S):
-                await self._producer.stop()
-        except TimeoutError:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_STOP_LIMIT_S):
-                    await self._producer.client.close()
+        if not await stopped(self._producer.stop()):
+            await stopped(self._producer.client.close())
 
     def _settle(self, stored: asyncio.Future[int], done: asyncio.Future[RecordMetadata]) -> None:
         cause = None if done.cancelled() else done.exception()

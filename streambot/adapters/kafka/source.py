@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,7 @@ from aiokafka import TopicPartition as KafkaPartition
 
 from streambot.adapters.kafka.connection import OPEN_LIMIT_S
 from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
+from streambot.adapters.kafka.stopping import stopped
 from streambot.domain.errors import BrokerError, TopicError
 from streambot.streams.ports import Record, Start, TopicPartition
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from streambot.adapters.kafka.connection import Connection
     from streambot.adapters.kafka.offsets import Offsets
     from streambot.adapters.kafka.topics import Topics
-
-_STOP_LIMIT_S = 5.0
 
 
 class KafkaSource:
@@ -98,13 +95,8 @@ class KafkaSource:
             return
         self._closed = True
         self._fetched.clear()
-        try:
-            async with asyncio.timeout(_STOP_LIMIT_S):
-                await self._consumer.stop()
-        except TimeoutError:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_STOP_LIMIT_S):
-                    await self._consumer._client.close()  # noqa: SLF001
+        if not await stopped(self._consumer.stop()):
+            await stopped(self._consumer._client.close())  # noqa: SLF001
         self._on_close(self)
 
     async def _fetch(self, timeout_s: float) -> None:
