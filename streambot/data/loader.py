@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from streambot.domain.instruments import Instrument
 
 EARLIEST, LATEST = -(2**62), 2**62
+HEAD_ROWS = 4_096  # tell which way a file runs
 _MARGIN = 2 * NANOS_PER_DAY
 
 
@@ -227,7 +228,7 @@ class DataLoader:
         return instrument.timezone if instrument is not None else None
 
     def _is_newest_first(self, selection: Selection) -> bool:
-        first = next(self._file.batches(batch_rows=4096), None)
+        first = next(self._file.batches(batch_rows=HEAD_ROWS), None)
         if first is None:
             return False
         index = selection.rows_of(first)

@@ -119,7 +119,7 @@ class TextStamps:
         if self._form is None:
             values = column.drop_null()
             if not len(values):
-                raise DataError("the stamps are missing", where=self._where)
+                raise DataError("the stamp is missing", where=self._place(0))
             place = f"{self._place(0)}:{self._column}"
             self._form = detect_format(str(values[0].as_py()), given=self._given, where=place)
         return self._form.kind

@@ -37,7 +37,7 @@ class StampKind(Enum):
 
 
 class StampFormat(NamedTuple):
-    """How texts are read: `iso`, or a `strptime` pattern."""
+    """How texts are read: `iso`, `epoch` (a count since 1970), or a `strptime` pattern."""
 
     pattern: str
     kind: StampKind
@@ -52,6 +52,7 @@ _EPOCHS = (
     (10**17, 10**19, 1),
 )
 
+_EPOCH = "epoch"
 _CLOCK = r"\d{1,2}:\d{2}"
 _OFFSET = re.compile(r"[T ]\d{2}:\d{2}.*(Z|[+-]\d{2}:?\d{2}|[+-]\d{2})$")
 _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -97,6 +98,8 @@ def detect_format(sample: str, *, given: str | None, where: str) -> StampFormat:
     for form, pattern in _FORMS:
         if form.match(text):
             return StampFormat(pattern, StampKind.NAIVE if "%H" in pattern else StampKind.DATE)
+    if re.match(r"^\d{9,19}(\.0*)?$", text):
+        return StampFormat(_EPOCH, StampKind.INSTANT)
     if re.match(r"^\d{1,2}[/-]\d{1,2}[/-]\d{2,4}", text):
         raise DataError(
             f"{sample!r} may be day first or month first",
@@ -118,6 +121,13 @@ def parse_texts(texts: pa.Array, form: StampFormat, *, place: Place, first_row: 
     """
     texts = pc.utf8_trim_whitespace(texts)
     try:
+        if form.pattern == _EPOCH:
+            counts = pc.replace_substring_regex(texts, r"\.0*$", "").cast(pa.int64())
+            first = counts.drop_null()
+            factor = (
+                epoch_factor(float(first[0].as_py()), where=place(first_row)) if len(first) else 1
+            )
+            return _integers(counts, factor, place=place, first_row=first_row)
         if form.pattern == "iso":
             target = pa.timestamp("ns", "UTC" if form.kind is StampKind.INSTANT else None)
             stamps = texts.cast(target)

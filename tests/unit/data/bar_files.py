@@ -69,9 +69,7 @@ class Expected(NamedTuple):
     ticks: list[tuple[int, int, int, int, int, int]]  # interval, ts, instrument, price, size, flags
 
 
-def plain_timeline(
-    charts: list[tuple[Instrument, Rows, int]], decision: int
-) -> Expected:
+def plain_timeline(charts: list[tuple[Instrument, Rows, int]], decision: int) -> Expected:
     """The timeline of (instrument, bars, timeframe), word by word from docs/market-rules.md."""
     placed = []
     for number, (instrument, rows, timeframe) in enumerate(charts):
@@ -86,7 +84,9 @@ def plain_timeline(
         times = [t, t + d // 3, t + 2 * d // 3, end - 1]
         sizes = [-1] * 4 if v < 0 else [v // 4] * 3 + [v - 3 * (v // 4)]
         flags = [1, 0, 0, (2 if last else 0) | (4 if session else 0)]
-        for seq, (ts, price, size, flag) in enumerate(zip(times, prices, sizes, flags, strict=True)):
+        for seq, (ts, price, size, flag) in enumerate(
+            zip(times, prices, sizes, flags, strict=True)
+        ):
             ticks.append((bisect_right(closes, ts), ts, number, seq, price, size, flag))
     return Expected(closes, [(i, ts, n, p, s, f) for i, ts, n, _, p, s, f in sorted(ticks)])
 
@@ -96,7 +96,9 @@ def place(instrument: Instrument, rows: Rows, timeframe: int, decision: int):
     calendar = None
     if instrument.exchange:
         table = exchange_sessions(instrument.exchange)
-        calendar = list(zip(table.opens.tolist(), table.closes.tolist(), table.dates.tolist(), strict=True))
+        calendar = list(
+            zip(table.opens.tolist(), table.closes.tolist(), table.dates.tolist(), strict=True)
+        )
     offset = {"UTC": 0, "Asia/Kolkata": 5 * HOUR + 30 * MINUTE}[instrument.timezone]
     dated: list[tuple[int, tuple]] = []
     for row in rows.rows:
@@ -109,9 +111,11 @@ def place(instrument: Instrument, rows: Rows, timeframe: int, decision: int):
     by_date = {day: [row for other, row in dated if other == day] for day, _ in dated}
     bounds = {}
     for day, members in by_date.items():
-        known = {d: (o, c) for o, c, d in calendar or []} if calendar is not None else {
-            day: (day * DAY - offset, (day + 1) * DAY - offset)
-        }
+        known = (
+            {d: (o, c) for o, c, d in calendar or []}
+            if calendar is not None
+            else {day: (day * DAY - offset, (day + 1) * DAY - offset)}
+        )
         bounds[day] = known.get(day, (members[0][0], members[-1][0] + timeframe))
     out = []
     for index, (day, row) in enumerate(dated):
@@ -160,8 +164,13 @@ def collected(windows) -> Expected:
         assert int(block.bar.max(initial=0)) < len(window.closes)
         intervals = block.bar.astype(np.int64) + window.barrier_lo
         ticks += zip(
-            intervals.tolist(), block.ts.tolist(), block.instrument.tolist(), block.price.tolist(),
-            block.size.tolist(), block.flags.tolist(), strict=True,
+            intervals.tolist(),
+            block.ts.tolist(),
+            block.instrument.tolist(),
+            block.price.tolist(),
+            block.size.tolist(),
+            block.flags.tolist(),
+            strict=True,
         )
         closes += window.closes.tolist()
     return Expected(closes, ticks)
