@@ -46,7 +46,7 @@ class FillTeller:
                 say(view.human(decode_row(line, where="fills")))
 
     def close(self, plan: RunPlan) -> None:
-        """Say how many were left out, and where they are."""
+        """Say how many were left out, and where they are; then leave a line free."""
         if self._untold:
             say(
                 f"… and {count(self._untold, 'more event')}: "
@@ -54,6 +54,9 @@ class FillTeller:
                 style="dim",
             )
             self._untold = 0
+        if self._view is not None:
+            say()
+            self._view = None
 
     def _open(self, plan: RunPlan) -> View:
         from streambot.cli.seen_run import see_run

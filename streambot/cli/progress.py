@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streambot.cli.console import console, on_terminal, say, terminal_width, warn
 from streambot.cli.fill_teller import FillTeller
-from streambot.cli.human import count, duration, flow, moment, percent, span, speed
+from streambot.cli.human import count, duration, flow, moment, percent, place, span, speed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -134,7 +134,7 @@ def banner(plan: RunPlan, width: int | None = None) -> list[str]:
             f"policy {plan.policy}",
             count(plan.partitions, "partition"),
         ],
-        [plan.broker, plan.delivery, f"files in {plan.folder}"],
+        [plan.broker, *plan.delivery.split("; "), f"files in {place(plan.folder)}"],
         _how_long(plan),
     ]
     if plan.resumed_at_barrier is not None:

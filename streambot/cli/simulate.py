@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -199,43 +199,80 @@ def simulate(
             f"a scenario ({scenario}) and --data say two things about what to replay",
             hint=f"--data {scenario} --data …, if `{scenario}` is a file of bars",
         )
+    if resume is not None:
+        _check_resume(flags)
     settings = read_settings(flags, config)
-    summary, reason = asyncio.run(_simulate(settings, resume, quiet=quiet))
-    _tell(summary, as_json=as_json)
-    if reason in _EXIT_CODES:
-        raise typer.Exit(_EXIT_CODES[reason])
+    ended = asyncio.run(_simulate(settings, resume, quiet=quiet))
+    _tell(ended, as_json=as_json)
+    if ended.stopped_by in _EXIT_CODES:
+        raise typer.Exit(_EXIT_CODES[ended.stopped_by])
 
 
+def _check_resume(flags: dict[str, Any]) -> None:
+    """A resumed run keeps its settings; only how fast it goes on may be said anew."""
+    given = [name for name, value in flags.items() if value is not None and name not in _RESUMABLE]
+    if given:
+        from streambot.domain.config import SETTINGS
+
+        names = ", ".join(SETTINGS[name].flag for name in given)
+        raise UsageError(
+            f"a resumed run keeps its settings: {names} cannot be given with --resume",
+            hint="--speed and --gaps may be changed; for all else start a new run",
+        )
+
+
+_RESUMABLE = frozenset({"speed", "gaps", "runs_dir"})
 _EXIT_CODES = {"SIGINT": 128 + signal.SIGINT, "SIGTERM": 128 + signal.SIGTERM}
 
 
-async def _simulate(
-    settings: Resolved, resume: str | None, *, quiet: bool
-) -> tuple[Summary, str | None]:
-    """Run it; returns the summary, and what stopped the run where something did."""
-    from streambot.cli.progress import ConsoleObserver
-    from streambot.wiring import StopRequest, run_simulation
+class _Ended(NamedTuple):
+    """How a run ended. `stopped_by`: the signal that stopped it, if one did."""
 
+    summary: Summary
+    zone_name: str
+    stopped_by: str | None
+
+
+async def _simulate(settings: Resolved, resume: str | None, *, quiet: bool) -> _Ended:
+    from streambot.cli.progress import ConsoleObserver
+    from streambot.wiring.simulation import run_simulation
+    from streambot.wiring.stopping import StopRequest
+
+    if not quiet:
+        _say_compiling()
     stop = StopRequest()
     observer = ConsoleObserver(stop.request, quiet=quiet)
     try:
         summary = await run_simulation(settings, observer=observer, resume=resume, stop=stop)
     finally:
         observer.close()
-    return summary, stop.reason
+    zone_name = observer.plan.timezone if observer.plan is not None else "UTC"
+    return _Ended(summary, zone_name, stop.reason)
 
 
-def _tell(summary: Summary, *, as_json: bool) -> None:
+def _say_compiling() -> None:
+    """The first run of a version compiles its kernels, and silence would look like a hang."""
+    from streambot.jit import CACHE_FOLDER
+
+    if not any(CACHE_FOLDER.rglob("*.nbi")):
+        say("first run here: compiling the engine takes some 20 seconds, once", style="dim")
+
+
+def _tell(ended: _Ended, *, as_json: bool) -> None:
+    summary = ended.summary
     if as_json:
         import msgspec
 
         write_line(msgspec.json.encode(summary))
-        return
-    from streambot.cli.summary_view import summary_lines
+    else:
+        from streambot.cli.summary_view import summary_lines
 
-    for line in summary_lines(summary, width=terminal_width()):
-        show(line)
-    say(f"next: streambot tail fills --run {summary.run} --from beginning", style="dim")
+        for line in summary_lines(summary, zone_name=ended.zone_name, width=terminal_width()):
+            show(line)
+    if summary.state != "complete":
+        say(f"next: streambot simulate --resume {summary.run}", style="dim")
+    elif not as_json:
+        say(f"next: streambot tail fills --run {summary.run} --from beginning", style="dim")
 
 
 app = single(

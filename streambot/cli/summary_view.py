@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from streambot.cli.human import amount, count, duration, flow, percent, span, speed, table
+from streambot.cli.human import amount, count, duration, flow, percent, place, span, speed, table
 from streambot.domain.units import NANOS_PER_SECOND
 
 if TYPE_CHECKING:
@@ -156,10 +156,10 @@ def _facts(summary: Summary) -> Iterator[tuple[str, list[str]]]:
     yield "latency", [f"tick to fill {_quantiles(summary.latency_ms)}"]
     if summary.lateness_ms.p99 is not None:
         yield "pacing", [f"behind schedule {_quantiles(summary.lateness_ms)}"]
-    yield "delivery", [summary.delivery, summary.broker]
+    yield "delivery", [*summary.delivery.split("; "), summary.broker]
     yield "policy", [summary.policy]
     yield "digest", [summary.digest]
-    yield "files", [summary.folder]
+    yield "files", [place(summary.folder)]
     for warning in summary.warnings:
         yield "warning", [warning]
 

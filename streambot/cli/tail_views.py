@@ -153,7 +153,6 @@ def _fills(traded: Traded, width: int | None) -> View:
             moment(row["ts_event"], traded.zone_of(row["instrument"])),
             row["instrument"],
             _what(row),
-            str(row.get("quantity", "")),
             "" if units is None else f"{units:,}",
             _maybe(row, "price"),
             _maybe(row, "premium", "option_value"),
@@ -164,8 +163,8 @@ def _fills(traded: Traded, width: int | None) -> View:
         ]
 
     columns = (
-        time, symbol, Column("event", 10), Column("lots", 4, right=True, optional=4),
-        Column("units", 7, right=True, optional=1), Column("price", 11, right=True),
+        time, symbol, Column("event", 13),
+        Column("units", 7, right=True, optional=1), Column("price", 10, right=True),
         Column("premium", 10, right=True, optional=3), Column("gross P&L", 12, right=True),
         Column("brokerage", 9, right=True), Column("cash", 20, right=True, optional=2),
         Column("note", 4),
@@ -174,11 +173,15 @@ def _fills(traded: Traded, width: int | None) -> View:
 
 
 def _what(row: Row) -> str:
+    """What happened, with its lots: `BUY_LONG 2`, `CLOSE 2`, `rejected`."""
     kind = row["kind"]
+    lots = row.get("quantity", 0)
     if kind == "OrderFilled":
         if row["effect"] == "exit":
-            return "CLOSE"
-        return "BUY_LONG" if row["side"] > 0 else "SELL_SHORT"
+            return f"CLOSE {lots}"
+        return f"{'BUY_LONG' if row['side'] > 0 else 'SELL_SHORT'} {lots}"
+    if kind == "PositionSettled":
+        return f"settled {lots}"
     words = {
         "OrderRejected": "rejected", "OrderExpired": "expired", "PositionSettled": "settled",
         "SlotBreached": "breached",
@@ -189,7 +192,8 @@ def _what(row: Row) -> str:
 def _note(row: Row, traded: Traded) -> str:
     kind = row["kind"]
     if kind in {"OrderRejected", "OrderExpired"}:
-        return f"{row['action']}: {row['reason']}"
+        lots = f" {row['quantity']}" if row["quantity"] else ""
+        return f"{row['action']}{lots}: {row['reason']}"
     if kind == "SlotBreached":
         return f"{row['reason']}: {row['on_breach']}"
     instrument = traded.instruments.get(row["instrument"])
@@ -198,8 +202,8 @@ def _note(row: Row, traded: Traded) -> str:
         notes.append("call" if row["side"] > 0 else "put")
     if row.get("reason", "order") != "order":
         notes.append(row["reason"])
-    if row.get("premium_model") is not None:
-        notes.append(f"proxy {row['premium_model']}")
+    if row.get("premium") is not None:
+        notes.append("proxy")
     if row.get("gap_fill"):
         notes.append("gap")
     return ", ".join(notes)
