@@ -19,7 +19,7 @@ from streambot.domain.errors import StrategyError
 from streambot.domain.events import HOLD, Action, EngineEvent
 from streambot.engine.decode import action_code, decode_events
 from streambot.engine.drive import Ahead, make_ahead
-from streambot.engine.slots import ACT_HOLD, CAPACITY, NONE, VIEW_FIELDS
+from streambot.engine.slots import ACT_HOLD, CAPACITY, LOG, NONE, SLOT, VIEW_FIELDS
 from streambot.engine.trailing import distance_to_trail
 
 if TYPE_CHECKING:
@@ -30,6 +30,16 @@ if TYPE_CHECKING:
 Records = npt.NDArray[np.void]
 _FEWEST_AHEAD, _MOST_AHEAD = 32, 2_048
 _AT = {name: k for k, name in enumerate(VIEW_FIELDS)}
+
+
+def _word(record: np.dtype[np.void], field: str) -> int:
+    """Position of a field in a record, in words of eight bytes."""
+    return int((record.fields or {})[field][1]) // 8
+
+
+_EVENT_SEQ, _MARK_SEQ = _word(SLOT, "event_seq"), _word(SLOT, "mark_seq")
+_N_EVENTS, _N_MARKS = _word(LOG, "n_events"), _word(LOG, "n_marks")
+_N_ORDERS, _N_VIEWS = _word(LOG, "n_orders"), _word(LOG, "n_views")
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):
@@ -159,6 +169,12 @@ class StrategyPlayer:
         self._on_fill: Callable[[EngineEvent], None] | None = getattr(strategy, "on_fill", None)
         self._closes = _FEWEST_AHEAD
         self._told = 0
+        # Bars of closes that are still to be shown: orders cannot change them, a run ahead
+        # that was taken back has them already.
+        self._bars: list[Bar] = []
+        # Plain integers of records, without the cost of numpy's scalars.
+        self._states = memoryview(self.ahead.states.view(np.int64).reshape(_MOST_AHEAD, -1))
+        self._positions = memoryview(self.ahead.views[_AT["position"]])
         self._scale = float(instrument.tick_size)
         self._step = float(instrument.volume_step)
 
@@ -177,52 +193,55 @@ class StrategyPlayer:
         Raises:
             StrategyError: the strategy raised, or answered something that is no action.
         """
+        state, states = memoryview(slot.view(np.int64)), self._states
+        counts = memoryview(log.view(np.int64))
         start, back_to, action, quantity = 0, -1, ACT_HOLD, 0
         while True:
-            origin = slot[0] if back_to < 0 else self.ahead.states[back_to]
-            first_event = int(origin["event_seq"]) - int(log["n_events"][0])
-            first_mark = int(origin["mark_seq"]) - int(log["n_marks"][0])
+            if back_to < 0:
+                events, marks = state[_EVENT_SEQ], state[_MARK_SEQ]
+            else:
+                events, marks = states[back_to, _EVENT_SEQ], states[back_to, _MARK_SEQ]
+            first_event, first_mark = events - counts[_N_EVENTS], marks - counts[_N_MARKS]
             reached = advance(start, back_to, action, quantity, self._closes)
-            seen = int(log["n_views"][0])
+            seen = counts[_N_VIEWS]
             at, action, quantity = self._ask(seen, log, first_event)
             if at == seen:
                 # The rest of the log is final too: told now, before the next close is shown.
-                self._tell(int(slot["event_seq"][0]), log, first_event)
+                self._tell(state[_EVENT_SEQ], log, first_event)
                 if reached == rows:
                     drain()
                     return
-                self._make_room(log, drain)
                 start, back_to = reached, -1
                 self._closes = min(2 * self._closes, _MOST_AHEAD)
-                continue
-            state = self.ahead.states[at]
-            log["n_events"] = int(state["event_seq"]) - first_event
-            log["n_marks"] = int(state["mark_seq"]) - first_mark
-            start, back_to = int(self.ahead.views[_AT["position"], at]), at
-            self._closes = max(_FEWEST_AHEAD, 2 * (at + 1))
-            self._make_room(log, drain)
-
-    @staticmethod
-    def _make_room(log: Records, drain: Callable[[], None]) -> None:
-        fullest = max(log["n_events"][0], log["n_marks"][0], log["n_orders"][0])
-        if 2 * fullest > CAPACITY:
-            drain()
+            else:
+                counts[_N_EVENTS] = states[at, _EVENT_SEQ] - first_event
+                counts[_N_MARKS] = states[at, _MARK_SEQ] - first_mark
+                start, back_to = self._positions[at], at
+                self._closes = min(max(_FEWEST_AHEAD, 2 * (at + 1)), _MOST_AHEAD)
+            if 2 * max(counts[_N_EVENTS], counts[_N_MARKS], counts[_N_ORDERS]) > CAPACITY:
+                drain()
 
     def _ask(self, seen: int, log: Records, first_event: int) -> tuple[int, int, int]:
         """Show the closes one after the other up to the first answer that is not HOLD."""
-        account, on_bar = self._account, self.strategy.on_bar
-        at = -1
+        account, on_bar, listens = self._account, self.strategy.on_bar, self._on_fill is not None
+        bars = self._bars
+        if seen > len(bars):
+            self._make_bars(len(bars), seen)
+        at = 0
         try:
-            for at, bar in enumerate(self._bars(seen)):
+            for bar in bars:
                 account._at = at  # noqa: SLF001  # the player is the account's other half
-                if self._on_fill is not None:
-                    self._tell(int(self.ahead.states[at]["event_seq"]), log, first_event)
+                if listens:
+                    self._tell(self._states[at, _EVENT_SEQ], log, first_event)
                 answer = on_bar(bar, account)
-                if answer is HOLD:
-                    continue
-                code, quantity = action_code(answer)
-                if code != ACT_HOLD:
-                    return at, code, quantity
+                if answer is not HOLD:
+                    code, quantity = action_code(answer)
+                    if code != ACT_HOLD:
+                        del bars[: at + 1]
+                        return at, code, quantity
+                at += 1
+                if at == seen:
+                    break
         except StrategyError:
             raise
         except Exception as error:
@@ -233,19 +252,16 @@ class StrategyPlayer:
                 where=users_line(error),
                 hint="on_bar must return HOLD, CLOSE, buy(lots) or sell(lots)",
             ) from error
+        del bars[:seen]
         return seen, ACT_HOLD, 0
 
-    def _bars(self, seen: int) -> map[Bar]:
-        views, scale = self.ahead.views, self._scale
-        prices = (views[_AT["open"] : _AT["close"] + 1, :seen] * scale).tolist()
-        volumes = (views[_AT["volume"], :seen] * self._step).tolist()
-        return map(
-            Bar,
-            views[_AT["close_ts"], :seen].tolist(),
-            *prices,
-            volumes,
-            views[_AT["barrier"], :seen].tolist(),
-        )
+    def _make_bars(self, first: int, end: int) -> None:
+        """Bars of the views `first` to `end - 1`, behind those that are there."""
+        views = self.ahead.views[:, first:end]
+        prices = (views[_AT["open"] : _AT["close"] + 1] * self._scale).tolist()
+        volumes = (views[_AT["volume"]] * self._step).tolist()
+        closes, barriers = views[_AT["close_ts"]].tolist(), views[_AT["barrier"]].tolist()
+        self._bars += map(Bar, closes, *prices, volumes, barriers)
 
     def _tell(self, until: int, log: Records, first_event: int) -> None:
         """Pass the events before number `until` to `on_fill`, once each."""
