@@ -34,7 +34,14 @@ _AT = {name: k for k, name in enumerate(VIEW_FIELDS)}
 
 def _word(record: np.dtype[np.void], field: str) -> int:
     """Position of a field in a record, in words of eight bytes."""
-    return int((record.fields or {})[field][1]) // 8
+    assert record.fields is not None  # noqa: S101  # a record type, for the checker
+    return int(record.fields[field][1]) // 8
+
+
+def _words(records: Records) -> memoryview:
+    """Records as words of eight bytes, a row each where there are several."""
+    words: Any = records.view(np.int64)
+    return memoryview(words if len(records) == 1 else words.reshape(len(records), -1))
 
 
 _EVENT_SEQ, _MARK_SEQ = _word(SLOT, "event_seq"), _word(SLOT, "mark_seq")
@@ -173,7 +180,7 @@ class StrategyPlayer:
         # that was taken back has them already.
         self._bars: list[Bar] = []
         # Plain integers of records, without the cost of numpy's scalars.
-        self._states = memoryview(self.ahead.states.view(np.int64).reshape(_MOST_AHEAD, -1))
+        self._states = _words(self.ahead.states)
         self._positions = memoryview(self.ahead.views[_AT["position"]])
         self._scale = float(instrument.tick_size)
         self._step = float(instrument.volume_step)
@@ -193,8 +200,8 @@ class StrategyPlayer:
         Raises:
             StrategyError: the strategy raised, or answered something that is no action.
         """
-        state, states = memoryview(slot.view(np.int64)), self._states
-        counts = memoryview(log.view(np.int64))
+        state, states = _words(slot), self._states
+        counts = _words(log)
         start, back_to, action, quantity = 0, -1, ACT_HOLD, 0
         while True:
             if back_to < 0:
