@@ -236,6 +236,6 @@ def _borrowed(
     if not known.all():
         shift = (day - sessions.dates[lender]) * NANOS_PER_DAY
         for bounds in (opens, closes):
-            moved, _ = zone.utc(zone.local(bounds) + shift)
+            moved = zone.first_utc(zone.local(bounds) + shift)
             bounds[~known] = moved[~known]
     return opens, closes

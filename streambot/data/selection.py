@@ -89,5 +89,4 @@ class Selection:
             return ts
         if stamps is StampKind.NAIVE:
             return localized(ts, self._zone, place=place)
-        midnights, _ = self._date_zone.utc(ts // NANOS_PER_DAY * NANOS_PER_DAY)
-        return midnights
+        return self._date_zone.first_utc(ts // NANOS_PER_DAY * NANOS_PER_DAY)

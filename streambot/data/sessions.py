@@ -14,6 +14,7 @@ import datetime as dt
 import importlib.metadata
 import os
 import tempfile
+import warnings
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -99,7 +100,7 @@ def _exchange_sessions(exchange: str, folder: Path) -> SessionTable:
 
 def _read(path: Path, exchange: str) -> SessionTable | None:
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
             names = [str(name) for name in kept["names"]]
             columns = [
                 np.asarray(kept[name], dtype=np.int64) for name in ("opens", "closes", "dates")
@@ -162,9 +163,14 @@ def _from_calendar(exchange: str) -> SessionTable:
         first = max(first, earliest.to_datetime64().astype("datetime64[D]"))
     if latest is not None:
         last = min(last, latest.to_datetime64().astype("datetime64[D]"))
-    calendar = factory(start=str(first), end=str(last))
-    opens = np.array(calendar.opens_nanos, dtype=np.int64)
-    closes = np.array(calendar.closes_nanos, dtype=np.int64)
+    with warnings.catch_warnings():
+        # What newer pandas think of the calendars' code is no news for their users.
+        warnings.simplefilter("ignore")
+        calendar = factory(start=str(first), end=str(last))
+    opens, closes = (
+        bounds.dt.tz_convert(None).to_numpy().astype("datetime64[ns]").astype(np.int64)
+        for bounds in (calendar.opens, calendar.closes)
+    )
     dates = calendar.sessions.to_numpy().astype("datetime64[D]").astype(np.int64)
     return SessionTable(opens, closes, dates, str(calendar.tz))
 
@@ -173,12 +179,7 @@ def zone_sessions(zone: str, first_day: int, last_day: int) -> SessionTable:
     """Days of 24 hours (23 or 25 when clocks change), `first_day` to `last_day` since 1970, inclusive."""
     table = zone_table(zone)
     days = np.arange(first_day, last_day + 2, dtype=np.int64)
-    # A midnight that clocks skip or repeat is taken by the offset before the change.
-    local = days * NANOS_PER_DAY
-    bounds, doubtful = table.utc(local)
-    if doubtful >= 0:
-        before = np.maximum(np.searchsorted(table.starts, bounds, side="right") - 1, 0)
-        bounds = np.where(table.local(bounds) == local, bounds, local - table.offsets[before])
+    bounds = table.first_utc(days * NANOS_PER_DAY)
     return SessionTable(bounds[:-1], bounds[1:], days[:-1], zone)
 
 

@@ -67,6 +67,15 @@ class ZoneTable(NamedTuple):
         first = int(np.argmax(doubtful)) if doubtful.any() else -1
         return np.asarray(utc, dtype=np.int64), first
 
+    def first_utc(self, local: Int64Array) -> Int64Array:
+        """UTC of wall times: of two the first; of one that clocks skip, when they do."""
+        begins = self.starts[1:] + self.offsets[1:]
+        index = np.searchsorted(begins, local, side="right")
+        sooner = np.maximum(index - 1, 0)
+        early = local - self.offsets[sooner]
+        index = np.where((index > 0) & (early < self.starts[index]), sooner, index)
+        return np.asarray(local - self.offsets[index], dtype=np.int64)
+
 
 def _offset(zone: ZoneInfo, moment: dt.datetime) -> dt.timedelta:
     return moment.astimezone(zone).utcoffset() or dt.timedelta(0)

@@ -41,14 +41,18 @@ def charts(draw):
         count = draw(st.integers(1, 60))
         shift = draw(st.integers(0, 3)) * DAY + draw(st.integers(0, 30)) * step
         if kind == "daily":
-            rows = random_rows(rng, MONDAY + draw(st.integers(0, 2)) * DAY, draw(st.integers(1, 6)), DAY)
+            rows = random_rows(
+                rng, MONDAY + draw(st.integers(0, 2)) * DAY, draw(st.integers(1, 6)), DAY
+            )
             out.append((stock(f"I{number}", timezone="UTC"), rows, DAY))
             continue
         opened = MONDAY + (3 * HOUR + 45 * MINUTE - 10 * MINUTE if kind == "mumbai" else 0)
         fields = {"24h": {}, "mumbai": MUMBAI, "kolkata": {"timezone": "Asia/Kolkata"}}[kind]
         rows = random_rows(rng, opened + shift, count, step, keep=keep)
         out.append((stock(f"I{number}", **fields), rows, step))
-    out = [chart for chart in out if chart[1].rows] or [(stock("I9"), random_rows(rng, MONDAY, 3, HOUR), HOUR)]
+    out = [chart for chart in out if chart[1].rows] or [
+        (stock("I9"), random_rows(rng, MONDAY, 3, HOUR), HOUR)
+    ]
     coarsest = max(step for *_, step in out)
     coarser = [t for t in (MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, DAY) if t >= coarsest]
     return out, draw(st.sampled_from(coarser))
@@ -58,7 +62,11 @@ def timeline_of(folder: Path, parts, decision, *, group: int = 7, long: bool = F
     feeds = []
     if long:
         table = pa.concat_tables([rows.table(instrument.symbol) for instrument, rows, _ in parts])
-        path = write_parquet(folder / "all.parquet", table.sort_by([("ts", "ascending"), ("symbol", "ascending")]), group=group)
+        path = write_parquet(
+            folder / "all.parquet",
+            table.sort_by([("ts", "ascending"), ("symbol", "ascending")]),
+            group=group,
+        )
         feeds = [Feed(instrument, path, timeframe_ns=step) for instrument, _, step in parts]
     else:
         for instrument, rows, step in parts:
@@ -94,14 +102,18 @@ def test_resuming_at_a_barrier_gives_the_tail_of_the_straight_run(case, data) ->
 
 @settings(max_examples=30)
 @given(charts(), st.randoms(use_true_random=False), st.integers(1, 500), st.integers(1, 30))
-def test_order_of_feeds_windows_and_row_groups_change_nothing(case, random, window_ticks, group) -> None:
+def test_order_of_feeds_windows_and_row_groups_change_nothing(
+    case, random, window_ticks, group
+) -> None:
     parts, decision = case
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         straight = collected(timeline_of(Path(one), parts, decision).windows())
         shuffled = list(parts)
         random.shuffle(shuffled)
         again = collected(
-            timeline_of(Path(other), shuffled, decision, group=group, window_ticks=window_ticks).windows()
+            timeline_of(
+                Path(other), shuffled, decision, group=group, window_ticks=window_ticks
+            ).windows()
         )
     assert again == straight
 
@@ -112,7 +124,9 @@ def test_closed_spans_add_up_whatever_the_windows(case, window_ticks) -> None:
     parts, decision = case
     with tempfile.TemporaryDirectory() as name:
         timeline = timeline_of(Path(name), parts, decision, window_ticks=window_ticks)
-        spans = [tuple(span) for window in timeline.windows() for span in window.closed_spans.tolist()]
+        spans = [
+            tuple(span) for window in timeline.windows() for span in window.closed_spans.tolist()
+        ]
         joined: list[tuple[int, int]] = []
         for low, high in spans:
             assert high > low
@@ -122,7 +136,9 @@ def test_closed_spans_add_up_whatever_the_windows(case, window_ticks) -> None:
             else:
                 joined.append((low, high))
         whole = timeline_of(Path(name), parts, decision)
-        straight = [tuple(span) for window in whole.windows() for span in window.closed_spans.tolist()]
+        straight = [
+            tuple(span) for window in whole.windows() for span in window.closed_spans.tolist()
+        ]
         last = max(window.closes[-1] for window in whole.windows())
     assert joined == straight
     plan = timeline.plan()
@@ -142,7 +158,12 @@ def test_bars_rebuilt_from_ticks_are_the_original_bars(path, case, window_ticks)
     parts, decision = case
     with tempfile.TemporaryDirectory() as name:
         timeline = timeline_of(
-            Path(name), parts, decision, window_ticks=window_ticks, bar_path=parse_bar_path(path), seed=3
+            Path(name),
+            parts,
+            decision,
+            window_ticks=window_ticks,
+            bar_path=parse_bar_path(path),
+            seed=3,
         )
         ticks = collected(timeline.windows()).ticks
         symbols = timeline.symbols
@@ -157,7 +178,9 @@ def test_bars_rebuilt_from_ticks_are_the_original_bars(path, case, window_ticks)
             bar = bars[-1]
             bar[2], bar[3], bar[4] = max(bar[2], price), min(bar[3], price), price
             bar[5] = bar[5] + size if size >= 0 else -1
-        (rows, step), = ((rows, step) for instrument, rows, step in parts if instrument.symbol == symbol)
+        ((rows, step),) = (
+            (rows, step) for instrument, rows, step in parts if instrument.symbol == symbol
+        )
         assert [bar[1:] for bar in bars] == [list(row[1:]) for row in rows.rows]
         if step < DAY:
             assert [bar[0] for bar in bars] == [row[0] for row in rows.rows]

@@ -73,8 +73,7 @@ def plain_timeline(charts: list[tuple[Instrument, Rows, int]], decision: int) ->
     """The timeline of (instrument, bars, timeframe), word by word from docs/market-rules.md."""
     placed = []
     for number, (instrument, rows, timeframe) in enumerate(charts):
-        for bar in place(instrument, rows, timeframe, decision):
-            placed.append((number, *bar))
+        placed += [(number, *bar) for bar in place(instrument, rows, timeframe, decision)]
     closes = sorted({close for *_, close, _, _ in placed if close is not None})
     ticks = []
     for number, (t, o, h, l, c, v), end, _, last, session in placed:  # noqa: E741
