@@ -34,6 +34,7 @@ from streambot.domain.errors import ConfigError, DataError
 from streambot.domain.replay_settings import BarPath, BridgePath, Moment, OhlcPath
 from streambot.domain.ticks import TickBlock
 from streambot.domain.units import NANOS_PER_DAY
+from streambot.market.bars import TradingDates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -229,6 +230,15 @@ class Timeline:
         if not report.bars:
             first, last = self.plan().first_ns, self.plan().last_ns
         return session_table(instrument, first - NANOS_PER_DAY, last, horizon_days=horizon_days)
+
+    def trading_dates(self, symbol: str) -> TradingDates:
+        """Dates of the bars of `symbol` with their bounds, where the data win over the calendar."""
+        self.plan()
+        days = self._tracks[self._track_of[self.symbols.index(symbol)]].days
+        if days is None:
+            none = np.empty(0, dtype=np.int64)
+            return TradingDates(none, none, none)
+        return TradingDates(days.first, days.open, days.close)
 
     def _track(
         self,

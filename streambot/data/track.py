@@ -205,14 +205,6 @@ class Track:
                 where=where,
                 hint="aggregate them into bars",
             )
-        overlapping = self._steps.shorter_than(self.timeframe)
-        if overlapping > _REFUSED_SHARE * self.rows:
-            raise DataError(
-                f"{self.name}: {overlapping} of {self.rows} bars begin before the one before them ends "
-                f"({format_duration(self.timeframe)})",
-                where=where,
-                hint="split the file by timeframe, or give the timeframe",
-            )
         days = self._walker.days()
         if self.timeframe == NANOS_PER_DAY and int(days[:, 3].max()) > 1:
             day = int(days[int(np.argmax(days[:, 3])), 0])
@@ -220,6 +212,14 @@ class Track:
                 f"{self.name}: two daily bars for {np.datetime64(day, 'D')} in {self.clock.zone.name}",
                 where=where,
                 hint="keep one row for every date",
+            )
+        overlapping = self._steps.shorter_than(self.timeframe)
+        if overlapping > _REFUSED_SHARE * self.rows:
+            raise DataError(
+                f"{self.name}: {overlapping} of {self.rows} bars begin before the one before them ends "
+                f"({format_duration(self.timeframe)})",
+                where=where,
+                hint="split the file by timeframe, or give the timeframe",
             )
         self.days = day_table(days, self.clock, self.timeframe)
 
