@@ -17,7 +17,7 @@ import time
 from collections import deque
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from streambot.processor.stream_files import StreamFiles
     from streambot.processor.task import SlotStatus, TaskCore
-    from streambot.streams.ports import Sink, Source
+    from streambot.streams.ports import Sink
     from streambot.streams.sequence import SequenceGuard
 
 OUTPUTS = ("orders", "fills", "pnl")
@@ -46,6 +46,13 @@ STATUS_EVERY_NS = 200_000_000
 MAX_UNACKNOWLEDGED = 256
 _READ_RECORDS = 16
 _READ_TIMEOUT_S = 0.5
+
+
+class Reader(Protocol):
+    """Where the ticks of one partition come from: a `Source` of it, or its share of an `Intake`."""
+
+    async def read(self, *, max_records: int, timeout_s: float) -> list[Record]:
+        """The next records in order; empty after `timeout_s` without any."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,8 +113,11 @@ class _Step(NamedTuple):
 class _Worker:
     """The part that runs in a thread: bytes to outputs, one record after the other."""
 
-    def __init__(self, who: TaskIdentity, core: TaskCore, guard: SequenceGuard) -> None:
+    def __init__(
+        self, who: TaskIdentity, core: TaskCore, guard: SequenceGuard, offset: int
+    ) -> None:
         self.core = core
+        self.offset = offset
         self.guard = guard
         self.stopping = False
         self.stopped = False
@@ -131,9 +141,10 @@ class _Worker:
         for record in records:
             try:
                 step = self._one(record)
+                self.offset = record.offset + 1
                 last = self.guard.ended or (self.stopping and self.at_barrier)
                 if self.at_barrier and (last or snapshot) and step.frame is not None:
-                    step = step._replace(snapshot=self.snapshot(record.offset + 1))
+                    step = step._replace(snapshot=self.snapshot(self.offset))
                     snapshot = False
             except Exception as cause:  # noqa: BLE001  # handed over, not hidden
                 failure = cause
@@ -183,6 +194,7 @@ class EngineRunner:
         core: the state machine, new or restored.
         guard: reader's side of the sequence, at the position of `core`.
         source: ticks of the partition, from the position of `core` on.
+        offset: of the first record that `source` may give.
         sink: where output records go; None: to the files only (nobody outside this process could
             read them).
         topics: full topic name of every stream.
@@ -202,7 +214,8 @@ class EngineRunner:
         who: TaskIdentity,
         core: TaskCore,
         guard: SequenceGuard,
-        source: Source,
+        source: Reader,
+        offset: int = 0,
         sink: Sink | None,
         topics: Mapping[str, str],
         files: StreamFiles,
@@ -215,7 +228,7 @@ class EngineRunner:
         dead_letters: int = 0,
     ) -> None:
         self._who = who
-        self._worker = _Worker(who, core, guard)
+        self._worker = _Worker(who, core, guard, offset)
         self._source = source
         self._sink = sink
         self._topics = topics
@@ -283,8 +296,7 @@ class EngineRunner:
             if failure is not None:
                 raise failure
         if not self._worker.stopped:
-            position = next(iter(self._source.positions().values()))
-            taken = self._worker.snapshot(position)
+            taken = self._worker.snapshot(self._worker.offset)
             if taken is not None:
                 await self._keep(taken)
         while self._stored:
@@ -300,11 +312,15 @@ class EngineRunner:
             return
         recorded: dict[str, bytes] = {}
         if step.output is not None:
-            for stream in OUTPUTS:
-                value: bytes | None = getattr(step.output, stream)
+            output = step.output
+            for stream, value, lines in (
+                ("orders", output.orders, 1),
+                ("fills", output.fills, output.events),
+                ("pnl", output.pnl, output.marks),
+            ):
                 if value:
                     recorded[stream] = value
-                    await self._record(stream, frame, value)
+                    await self._record(stream, frame, value, lines)
         self._on_processed(
             Processed(
                 partition=self._who.partition,
@@ -317,9 +333,9 @@ class EngineRunner:
         if step.snapshot is not None:
             await self._keep(step.snapshot)
 
-    async def _record(self, stream: str, frame: Frame, value: bytes) -> None:
+    async def _record(self, stream: str, frame: Frame, value: bytes, lines: int) -> None:
         partition = self._who.partition
-        self._files.append(stream, partition, value)
+        self._files.append(stream, partition, value, lines)
         if self._sink is None or frame.frame_seq <= self._written.get(stream, -1):
             if stream == "fills":
                 self._on_stored(partition, frame.frame_seq, time.monotonic_ns())
@@ -338,7 +354,7 @@ class EngineRunner:
 
     async def _bury(self, record: Record, dead: DeadLetter) -> None:
         self.dead_letters += 1
-        self._files.append(DEAD_LETTER, self._who.partition, msgspec.json.encode(dead) + b"\n")
+        self._files.append(DEAD_LETTER, self._who.partition, msgspec.json.encode(dead) + b"\n", 1)
         if self._sink is not None and record.offset > self._written.get(DEAD_LETTER, -1):
             await self._append(
                 DEAD_LETTER,

@@ -66,11 +66,11 @@ class StreamFiles:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def append(self, stream: str, partition: int, lines: bytes) -> None:
-        """Add a record of whole lines, each with its newline."""
-        self._buffers[stream].append(lines)
-        self._lines[stream][partition] += lines.count(b"\n")
-        self._buffered += len(lines)
+    def append(self, stream: str, partition: int, data: bytes, lines: int) -> None:
+        """Add a record: `lines` whole lines, each with its newline."""
+        self._buffers[stream].append(data)
+        self._lines[stream][partition] += lines
+        self._buffered += len(data)
         if self._buffered >= BUFFER_BYTES:
             self.flush()
 

@@ -59,7 +59,7 @@ class PortfolioDrawdown:
         ]
         self._waiting: list[list[Int64Array]] = [[] for _ in range(partitions)]
         self._closed = [0] * partitions
-        self._count = 0
+        self._new = 0
 
     def add(
         self,
@@ -81,9 +81,10 @@ class PortfolioDrawdown:
         if len(barrier):
             amounts = equity * self._scale[instrument]
             self._waiting[partition].append(np.stack((barrier, instrument, amounts)))
-            self._count += len(barrier)
+            self._new += len(barrier)
         self._closed[partition] = closed
-        if self._count >= _SETTLE_MARKS:
+        if self._new >= _SETTLE_MARKS:
+            self._new = 0
             # A fill's mark carries the last barrier closed before it: that one is not over yet.
             self._settle(min(self._closed) - 1)
 
@@ -91,6 +92,11 @@ class PortfolioDrawdown:
         """Count what is left, and return the largest fall of every currency."""
         self._settle(None)
         return dict(zip(self._decimals, self._falls, strict=True))
+
+    @property
+    def waiting(self) -> int:
+        """Marks that are held until every partition has closed their barriers."""
+        return sum(marks.shape[1] for waiting in self._waiting for marks in waiting)
 
     def _sums(self) -> Int64Array:
         sums = np.zeros(len(self._decimals), np.int64)
@@ -110,7 +116,6 @@ class PortfolioDrawdown:
         if not ready:
             return
         marks = np.concatenate(ready, axis=1)
-        self._count -= marks.shape[1]
         marks = marks[:, np.argsort(marks[0], kind="stable")]
         self._apply(marks)
 

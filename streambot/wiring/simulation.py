@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +25,7 @@ from streambot.domain.errors import BrokerError, ConfigError, StreambotError
 from streambot.domain.layers import DEFAULT
 from streambot.processor.durable import write_atomic
 from streambot.processor.folder import RunFolder
+from streambot.processor.intake import NOTHING, Intake
 from streambot.processor.manifest import RunManifest
 from streambot.processor.run_state import RunRecord, RunState, Trigger
 from streambot.processor.runner import EngineRunner, TaskIdentity
@@ -348,13 +350,10 @@ async def _run_tasks(
     threads = max(1, min(manifest.partitions, os.cpu_count() or 1))
     executor = ThreadPoolExecutor(threads, thread_name_prefix="engine")
     try:
-        runners = [
-            await _runner(run, place, topics, start, files, executor, watch)
-            for start in starts
-        ]
+        intake, runners = await _engines(run, place, topics, starts, files, executor, watch)
         service = await _service(run, place, topics, starts, backlog, watch)
         run.observer.planned(run_plan(run.settings, manifest, plan, place, run.folder.path, starts))
-        complete = await _supervise(run, service, runners, starts, files, backlog, watch, lost)
+        complete = await _supervise(run, service, intake, runners, starts, files, backlog, watch, lost)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
     watch.end()
@@ -366,35 +365,48 @@ async def _run_tasks(
     return _Ended(complete, runners, watch, summary)
 
 
-async def _runner(
+async def _engines(
     run: _Run,
     place: Place,
     topics: dict[str, str],
-    start: PartitionStart,
+    starts: list[PartitionStart],
     files: StreamFiles,
     executor: ThreadPoolExecutor,
     watch: Watch,
-) -> EngineRunner:
+) -> tuple[Intake | None, list[EngineRunner]]:
+    """The engine tasks, and the one reader they share; None: all of them have ended before."""
     manifest = run.manifest
-    partition = start.core.partition
-    guard = SequenceGuard(topics["ticks"], manifest.run_id, partition, state=start.reader)
-    source = await place.log.source({TopicPartition(topics["ticks"], partition): start.offset})
-    return EngineRunner(
-        who=TaskIdentity(manifest.run, manifest.run_id, partition, len(manifest.instruments)),
-        core=start.core,
-        guard=guard,
-        source=source,
-        sink=await place.log.sink() if place.readable else None,
-        topics=topics,
-        files=files,
-        folder=run.folder.path,
-        executor=executor,
-        on_processed=watch.processed,
-        on_stored=watch.stored,
-        written=start.written,
-        duplicates=start.duplicates,
-        dead_letters=start.dead_letters,
-    )
+    going = {
+        TopicPartition(topics["ticks"], partition): start.offset
+        for partition, start in enumerate(starts)
+        if not start.ended
+    }
+    intake = None
+    if going:
+        source = await place.log.source(going)
+        intake = Intake(source, (partition for _, partition in going))
+    sink = await place.log.sink() if place.readable else None
+    runners = [
+        EngineRunner(
+            who=TaskIdentity(manifest.run, manifest.run_id, partition, len(manifest.instruments)),
+            core=start.core,
+            guard=SequenceGuard(topics["ticks"], manifest.run_id, partition, state=start.reader),
+            source=NOTHING if intake is None or start.ended else intake.of(partition),
+            offset=0 if start.offset == "beginning" else int(start.offset),
+            sink=sink,
+            topics=topics,
+            files=files,
+            folder=run.folder.path,
+            executor=executor,
+            on_processed=watch.processed,
+            on_stored=watch.stored,
+            written=start.written,
+            duplicates=start.duplicates,
+            dead_letters=start.dead_letters,
+        )
+        for partition, start in enumerate(starts)
+    ]
+    return intake, runners
 
 
 async def _service(
@@ -433,6 +445,7 @@ async def _service(
 async def _supervise(
     run: _Run,
     service: ReplayService,
+    intake: Intake | None,
     runners: list[EngineRunner],
     starts: list[PartitionStart],
     files: StreamFiles,
@@ -441,6 +454,10 @@ async def _supervise(
     lost: asyncio.Future[None],
 ) -> bool:
     """Let everything go until the end or a stop; True: every partition reached its end."""
+    # What is there now stays: a collection that walks through all of it takes longer than a
+    # paced frame may be late.
+    gc.collect()
+    gc.freeze()
     try:
         async with asyncio.TaskGroup() as group:
             helpers = [
@@ -449,6 +466,8 @@ async def _supervise(
                 group.create_task(_flush_now_and_then(files)),
                 group.create_task(_fail_when(lost)),
             ]
+            if intake is not None:
+                helpers.append(group.create_task(intake.run(), name="intake"))
             engines = [
                 group.create_task(runner.run(), name=f"engine {start.core.partition}")
                 for runner, start in zip(runners, starts, strict=True)
@@ -466,6 +485,8 @@ async def _supervise(
                 helper.cancel()
     except BaseExceptionGroup as failures:
         raise _first(failures) from None
+    finally:
+        gc.unfreeze()
     return outcome.complete and all(ends)
 
 

@@ -34,7 +34,7 @@ def test_cutting_back_to_a_snapshot_and_writing_again_changes_nothing(
     with StreamFiles(folder, ["fills"], 3) as files:
         snapshot = [0, 0, 0]
         for n, (partition, lines) in enumerate(blocks):
-            files.append("fills", partition, lines)
+            files.append("fills", partition, lines, lines.count(b"\n"))
             if n + 1 == at:
                 snapshot = [files.lines_of(p)["fills"] for p in range(3)]
     path = file_of(folder, "fills")
@@ -45,7 +45,7 @@ def test_cutting_back_to_a_snapshot_and_writing_again_changes_nothing(
     assert kept == snapshot
     with StreamFiles(folder, ["fills"], 3, lines={"fills": kept}) as files:
         for partition, lines in blocks[at if at <= len(blocks) else 0 :]:
-            files.append("fills", partition, lines)
+            files.append("fills", partition, lines, lines.count(b"\n"))
     if at > len(blocks):
         assert snapshot == [0, 0, 0]
     again = path.read_bytes()
@@ -58,7 +58,7 @@ def test_cutting_back_to_a_snapshot_and_writing_again_changes_nothing(
 
 def test_a_full_disk_leaves_whole_records_and_names_the_file(tmp_path, monkeypatch):
     files = StreamFiles(tmp_path, ["fills"], 1)
-    files.append("fills", 0, b"first\n")
+    files.append("fills", 0, b"first\n", 1)
     files.flush()
     real = os.write
 
@@ -69,7 +69,7 @@ def test_a_full_disk_leaves_whole_records_and_names_the_file(tmp_path, monkeypat
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(DataError, match="no room left") as caught:
-        files.append("fills", 0, b"x" * BUFFER_BYTES + b"\n")
+        files.append("fills", 0, b"x" * BUFFER_BYTES + b"\n", 1)
     monkeypatch.undo()
     assert caught.value.where == str(tmp_path / "fills.ndjson")
     files.close()

@@ -80,4 +80,4 @@ def test_marks_do_not_pile_up():
     for k in range(0, 100_000, 1_000):
         barrier = np.arange(k, k + 1_000)
         portfolio.add(0, barrier, np.zeros(1_000, np.int64), barrier, k + 1_000)
-    assert portfolio._count < 10_000
+    assert portfolio.waiting < 10_000
