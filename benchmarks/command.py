@@ -48,7 +48,7 @@ def simulate(*arguments: str, runs_dir: Path, timeout_s: float = 600.0, **change
     )
     seconds = time.perf_counter() - began
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        said = " ".join(done.stderr.split())[-300:] or "nothing"
         raise SkippedError(f"simulate ended with exit code {done.returncode}: {said}")
     for line in reversed(done.stdout.splitlines()):
         found = json.loads(line)

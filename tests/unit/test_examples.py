@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.bars import random_walk
 from benchmarks.engine import as_block
+from examples import engine_in_a_notebook
 from examples.sma_cross import SmaCross
 from streambot.domain.instruments import Instrument, InstrumentType
 from streambot.engine.backtesting import BacktestingEngine
@@ -31,6 +32,13 @@ def test_the_example_strategy_gives_the_fills_of_the_built_in_one():
 def test_an_example_can_be_imported_without_doing_anything(path, capsys):
     importlib.import_module(f"examples.{path.stem}")
     assert capsys.readouterr().out == ""
+
+
+def test_the_notebook_example_trades_the_bundled_bars(capsys):
+    engine_in_a_notebook.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("entry") for line in lines) > 20
+    assert "position 10 lots" in lines[-2]
 
 
 def test_the_example_strategy_stays_short():
