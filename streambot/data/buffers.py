@@ -13,7 +13,7 @@ from streambot.domain.units import NANOS_PER_DAY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streambot.data.reading import FileReader, TrackStream
+    from streambot.data.reading import BarStream
     from streambot.data.rows import Bars
     from streambot.data.track import Track
 
@@ -36,7 +36,7 @@ class TrackBuffers:
     def __init__(
         self,
         tracks: Sequence[Track],
-        streams: Sequence[tuple[TrackStream, FileReader]],
+        streams: Sequence[BarStream],
         decision: int,
     ) -> None:
         self._tracks = tracks
@@ -70,8 +70,7 @@ class TrackBuffers:
         """Read the next chunk of every track that is not known beyond `until`."""
         for k in range(len(self._tracks)):
             if self.known_until[k] <= until:
-                stream, reader = self._streams[k]
-                self._append(k, stream.pull(reader))
+                self._append(k, self._streams[k].pull())
 
     def horizon(self, quota: int) -> int:
         """How far the next `quota` bars of the track with the most bars reach; reads on until they are at hand."""

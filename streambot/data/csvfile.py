@@ -115,6 +115,12 @@ class CsvBars:
         joined = self.columns.time_of_day is not None
         self.stamps = self._reader.times.kind(first.column(self.columns.time), joined=joined)
 
+    @property
+    def rows_at_most(self) -> int:
+        """See `BarFile.rows_at_most`: no bar has less than ten letters, packed ten times at best."""
+        packed = self.path.suffix.lower() in {".gz", ".zst", ".bz2", ".lz4"}
+        return self.path.stat().st_size * (10 if packed else 1) // 10 + 1
+
     def symbols(self) -> tuple[str, ...]:
         """See `BarFile.symbols`: reads the file once."""
         if self.columns.symbol is not None and not self._knows_symbols:

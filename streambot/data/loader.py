@@ -162,9 +162,12 @@ class DataLoader:
             DataError: bars that cannot be trusted.
         """
         track, scan = self._scanned(self._only(symbol), start, end)
-        [(stream, reader)] = open_streams([track], {self._file: scan}, batch_rows=rows)
-        while not stream.done:
-            yield stream.pull(reader)
+        [stream] = open_streams([track], {self._file: scan}, batch_rows=rows)
+        left = track.rows
+        while left:
+            bars = stream.pull()
+            left -= len(bars)
+            yield bars
 
     def report(
         self, symbol: str | None = None, *, start: int | None = None, end: int | None = None

@@ -8,7 +8,7 @@ the track's first row. Either way a track's bars come in the order of time, a ch
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from streambot.data.rows import Bars
+    from streambot.data.spill import Spill
     from streambot.data.track import Track
 
 _MARGIN = (
     2 * NANOS_PER_DAY
 )  # between a stored stamp and the bar's open: zones, and dates for sessions
+
+
+_HEAD_ROWS = 4_096
 
 
 class FileScan:
@@ -74,27 +78,29 @@ def split_by_code(batch: Batch) -> Iterator[tuple[int | None, npt.NDArray[np.int
         yield int(ordered[low]), order[low:high]
 
 
-def scan_file(file: BarFile, tracks: Sequence[Track]) -> FileScan:
-    """Check every row of `tracks`, which are all in `file`.
+def scan_file(file: BarFile, tracks: Sequence[Track], spill: Spill | None = None) -> FileScan:
+    """Check every row of `tracks`, which are all in `file`, and write their bars to `spill`.
 
     Raises:
         DataError: the rows of a track are not bars that can be replayed.
     """
     scan = FileScan()
     scan.newest_first = _is_newest_first(file, tracks)
-    _pass(file, tracks, scan)
+    _pass(file, tracks, scan, spill)
     # What a first pass finds may change how rows are read (fillers, dates written as midnights).
     again = [track for track in tracks if track.needs_rescan()]
     if again:
         for track in tracks:
             track.restart(newest_first=scan.newest_first)
-        _pass(file, tracks, scan)
+            if spill is not None:
+                spill.forget(track)
+        _pass(file, tracks, scan, spill)
     for track in tracks:
         track.conclude()
     return scan
 
 
-def _pass(file: BarFile, tracks: Sequence[Track], scan: FileScan) -> None:
+def _pass(file: BarFile, tracks: Sequence[Track], scan: FileScan, spill: Spill | None) -> None:
     previous = int(np.iinfo(np.int64).min)
     scan.in_time_order = True
     for batch in file.batches(span=_span(tracks), reverse=scan.newest_first):
@@ -105,7 +111,9 @@ def _pass(file: BarFile, tracks: Sequence[Track], scan: FileScan) -> None:
         scan.in_time_order = scan.in_time_order and ordered
         previous = int(ts[-1])
         for track, index in split(batch, tracks):
-            track.scan(batch, index)
+            bars = track.scan(batch, index)
+            if spill is not None and bars is not None:
+                spill.append(track, bars)
 
 
 def _is_newest_first(file: BarFile, tracks: Sequence[Track]) -> bool:
@@ -113,7 +121,7 @@ def _is_newest_first(file: BarFile, tracks: Sequence[Track]) -> bool:
 
     If a later row breaks that order, the file is just unsorted, and read as it stands it says where.
     """
-    first = next(file.batches(batch_rows=4096), None)
+    first = next(file.batches(batch_rows=_HEAD_ROWS), None)
     if first is None:
         return False
     backwards = [
@@ -143,19 +151,37 @@ def _span(tracks: Sequence[Track]) -> tuple[int, int]:
     ) + _MARGIN
 
 
+class BarStream(Protocol):
+    """The bars of one track, chunk after chunk."""
+
+    def pull(self) -> Bars:
+        """The next chunk; as many are pulled as the track has bars.
+
+        Raises:
+            DataError: the file has other rows than at its scan.
+        """
+
+
+class SpillStream:
+    """A track's bars from a spill."""
+
+    def __init__(self, track: Track, spill: Spill) -> None:
+        self._blocks = spill.read(track)
+
+    def pull(self) -> Bars:
+        """See `BarStream.pull`."""
+        return next(self._blocks)
+
+
 class TrackStream:
-    """The bars of one track, chunk after chunk; `pull` until `done`."""
+    """A track's bars from its file, through a reader that it may share."""
 
     def __init__(self, track: Track) -> None:
         self.track = track
+        self.reader: FileReader | None = None
         self._queue: deque[Bars] = deque()
         self._walker = DayWalker(track.clock, drop_fillers=True) if track.drop_fillers else None
         self._left = track.rows
-
-    @property
-    def done(self) -> bool:
-        """True once every bar of the track has been pulled."""
-        return self._left == 0
 
     def offer(self, batch: Batch, index: npt.NDArray[np.intp] | None) -> None:
         """Take the track's rows of `batch`, to be pulled later."""
@@ -163,28 +189,16 @@ class TrackStream:
         if len(bars):
             self._queue.append(bars)
 
-    def take(self) -> Bars | None:
-        """The next chunk that is at hand; None where the file has to be read on."""
-        if not self._queue:
-            return None
+    def pull(self) -> Bars:
+        """See `BarStream.pull`."""
+        while not self._queue:
+            if self.reader is None or not self.reader.advance():
+                raise self._changed()
         bars = self._queue.popleft()
         self._left -= len(bars)
         if self._left < 0:
             raise self._changed()
         return bars
-
-    def pull(self, reader: FileReader) -> Bars:
-        """The next chunk.
-
-        Raises:
-            DataError: the file has other rows than at its scan.
-        """
-        while True:
-            bars = self.take()
-            if bars is not None:
-                return bars
-            if not reader.advance():
-                raise self._changed()
 
     def _changed(self) -> DataError:
         return DataError(
@@ -203,11 +217,12 @@ class FileReader:
         streams: Sequence[TrackStream],
         scan: FileScan,
         batch_rows: int,
-        rows: tuple[int, int] | None,
     ) -> None:
         self._streams = {stream.track: stream for stream in streams}
-        tracks = list(self._streams)
-        self._tracks = tracks
+        self._tracks = tracks = list(self._streams)
+        for stream in streams:
+            stream.reader = self
+        rows = (min(t.first_row for t in tracks), max(t.last_row for t in tracks) + 1)
         self._batches = file.batches(
             batch_rows=batch_rows, span=_span(tracks), rows=rows, reverse=scan.newest_first
         )
@@ -223,24 +238,44 @@ class FileReader:
 
 
 def open_streams(
-    tracks: Sequence[Track], scans: dict[BarFile, FileScan], *, batch_rows: int = DEFAULT_BATCH_ROWS
-) -> list[tuple[TrackStream, FileReader]]:
-    """A stream for every track, in their order, with the reader that feeds it."""
+    tracks: Sequence[Track],
+    scans: dict[BarFile, FileScan],
+    *,
+    spill: Spill | None = None,
+    batch_rows: int = DEFAULT_BATCH_ROWS,
+) -> list[BarStream]:
+    """A stream for every track, in their order."""
+    if spill is not None:
+        return [SpillStream(track, spill) for track in tracks]
     streams = [TrackStream(track) for track in tracks]
     by_file: dict[BarFile, list[TrackStream]] = {}
     for stream in streams:
         by_file.setdefault(stream.track.file, []).append(stream)
-    readers: dict[TrackStream, FileReader] = {}
     for file, members in by_file.items():
         scan = scans[file]
         if len(members) == 1 or scan.in_time_order or all(m.track.code is None for m in members):
-            first = min(member.track.first_row for member in members)
-            last = max(member.track.last_row for member in members)
             together = min(DEFAULT_BATCH_ROWS, batch_rows * len(members))
-            shared = FileReader(file, members, scan, together, (first, last + 1))
-            readers.update(dict.fromkeys(members, shared))
+            FileReader(file, members, scan, together)
         else:
             for member in members:
-                rows = (member.track.first_row, member.track.last_row + 1)
-                readers[member] = FileReader(file, [member], scan, batch_rows, rows)
-    return [(stream, readers[stream]) for stream in streams]
+                FileReader(file, [member], scan, batch_rows)
+    return list(streams)
+
+
+def readers_needed(tracks: Sequence[Track]) -> int:
+    """How many readers would be open at once: one a file, or one a track where symbols come in blocks."""
+    by_file: dict[BarFile, list[Track]] = {}
+    for track in tracks:
+        by_file.setdefault(track.file, []).append(track)
+    needed = 0
+    for file, members in by_file.items():
+        codes = {track.code for track in members}
+        if len(codes) > 1:
+            head = next(file.batches(batch_rows=_HEAD_ROWS), None)
+            together = (
+                head is not None and len({code for code, _ in split_by_code(head)} & codes) > 1
+            )
+            needed += 1 if together else len(codes)
+        else:
+            needed += 1
+    return needed

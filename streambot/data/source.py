@@ -74,6 +74,10 @@ class BarFile(Protocol):
     codes: dict[str, int]
     """Code of every symbol met so far."""
 
+    @property
+    def rows_at_most(self) -> int:
+        """A bound of the count of rows, known without reading."""
+
     def place(self, row: int) -> str:
         """File and row, or line, for a message."""
 
@@ -253,6 +257,11 @@ class ParquetBars:
     def place(self, row: int) -> str:
         """File and row for a message."""
         return f"{self.path}:row {row + 1}"
+
+    @property
+    def rows_at_most(self) -> int:
+        """See `BarFile.rows_at_most`."""
+        return self.rows
 
     @property
     def metadata(self) -> dict[bytes, bytes]:

@@ -25,9 +25,15 @@ from streambot.data.feed import Feed, FeedReport
 from streambot.data.files import open_bars, symbol_code
 from streambot.data.merge import FOREVER, bars_before, emit
 from streambot.data.philox import stream_key
-from streambot.data.reading import FileScan, open_streams, scan_file
-from streambot.data.sessions import HORIZON_DAYS, SessionTable, session_table
+from streambot.data.reading import FileScan, open_streams, readers_needed, scan_file
+from streambot.data.sessions import (
+    HORIZON_DAYS,
+    SessionTable,
+    session_table,
+    user_cache_folder,
+)
 from streambot.data.spans import gaps_within, open_hours, union
+from streambot.data.spill import Spill
 from streambot.data.track import Track
 from streambot.domain.durations import format_duration
 from streambot.domain.errors import ConfigError, DataError
@@ -45,6 +51,8 @@ if TYPE_CHECKING:
 Int64Array = npt.NDArray[np.int64]
 
 WINDOW_TICKS = 200_000
+MOST_READERS = 12
+"""More files than these are not read twice, but kept on disk as processed bars."""
 BYTES_PER_TICK = 29
 """Of a row in a frame: instrument 2, bar 2, flags 1, ts, price and size 8 each."""
 _BUFFERED_BARS = 262_144  # read ahead, over all tracks together
@@ -149,6 +157,7 @@ class Timeline:
         self._open_hours: Int64Array = np.empty((0, 2), dtype=np.int64)
         self._decision = 0
         self._plan: Plan | None = None
+        self._spill: Spill | None = None
         tracks: dict[tuple[object, ...], Track] = {}
         track_of = []
         for feed in self._feeds:
@@ -175,8 +184,11 @@ class Timeline:
             by_file: dict[BarFile, list[Track]] = {}
             for track in self._tracks:
                 by_file.setdefault(track.file, []).append(track)
+            if readers_needed(self._tracks) > MOST_READERS:
+                bars = sum(file.rows_at_most for file in by_file)
+                self._spill = Spill.opened(user_cache_folder(), bars)
             for file, tracks in by_file.items():
-                self._scans[file] = scan_file(file, tracks)
+                self._scans[file] = scan_file(file, tracks, self._spill)
             self._decision = self._decision_timeframe()
             self._plan = self._planned()
         return self._plan
@@ -189,7 +201,7 @@ class Timeline:
         """
         plan = self.plan()
         rows = min(max(_BUFFERED_BARS // len(self._tracks), _FEWEST_ROWS), _MOST_ROWS)
-        streams = open_streams(self._tracks, self._scans, batch_rows=rows)
+        streams = open_streams(self._tracks, self._scans, spill=self._spill, batch_rows=rows)
         buffers = TrackBuffers(self._tracks, streams, self._decision)
         keys = np.array(
             [stream_key(self._seed, track.name) for track in self._tracks], dtype=np.int64

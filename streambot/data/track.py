@@ -118,15 +118,15 @@ class Track:
                 bars = Bars(*(column[keep] for column in bars))
         return bars
 
-    def scan(self, batch: Batch, index: npt.NDArray[np.intp] | None) -> None:
-        """Check the track's rows in `batch` and note what they are.
+    def scan(self, batch: Batch, index: npt.NDArray[np.intp] | None) -> Bars | None:
+        """Check the track's rows in `batch` and note what they are; the bars that replay.
 
         Raises:
             DataError: a row is no bar, or does not follow the one before.
         """
         raw, place = self.selection.raw(batch, index)
         if not len(raw):
-            return
+            return None
         check_rows(raw, self._previous, place, self.name)
         self._previous = int(raw.ts[-1])
         bars, rounded, rounded_volume = self._onto_grid(raw, place)
@@ -134,9 +134,11 @@ class Track:
         self._rounded_volume += rounded_volume
         self._seen += len(bars)
         keep = self._walker.add(bars)
-        self._steps.add(bars.ts if keep.all() else bars.ts[keep])
-        self.rows += int(np.count_nonzero(keep))
         self._midnights = self._midnights and not bool((bars.ts % NANOS_PER_DAY).any())
+        if not keep.all():
+            bars = Bars(*(column[keep] for column in bars))
+        self._steps.add(bars.ts)
+        self.rows += len(bars)
         if batch.other_close is not None:
             other = batch.other_close if index is None else batch.other_close[index]
             close = batch.close if index is None else batch.close[index]
@@ -146,6 +148,7 @@ class Track:
         ends = sorted(batch.first_row + batch.row_step * row for row in rows)
         self.first_row = ends[0] if self.first_row < 0 else min(self.first_row, ends[0])
         self.last_row = max(self.last_row, ends[1])
+        return bars
 
     def needs_rescan(self) -> bool:
         """After a scan: whether something that it found changes how rows are read.
