@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def console(*, stderr: bool = False) -> Console:
     """The console of a stream as it is now (tests and pipes replace the streams)."""
-    return _console_of(sys.stderr if stderr else sys.stdout)
+    stream = sys.stderr if stderr else sys.stdout
+    # While a bar is drawn, rich puts a proxy in front of the stream.
+    return _console_of(getattr(stream, "rich_proxied_file", stream))
 
 
 @cache

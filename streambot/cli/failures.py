@@ -82,16 +82,15 @@ def _cause(error: BaseException) -> BaseException:
 
 def _report_mistake(error: StreambotError) -> int:
     _say_error(f"{error.where}: {error.message}" if error.where else error.message)
-    if isinstance(error, UnknownInstrumentError) and error.suggestion:
-        from streambot.cli.console import say
-
-        say("  paste this into instruments.yaml:\n")
-        say(error.suggestion.rstrip("\n"), style="cyan")
-        say()
     if error.hint:
         # "did you mean" and "known: …" are sentences of their own.
         alone = error.hint.startswith(("did you mean", "known:"))
         _say_hint("" if alone else "try", error.hint)
+    if isinstance(error, UnknownInstrumentError) and error.suggestion:
+        from streambot.cli.console import say
+
+        say()
+        say(error.suggestion.rstrip("\n"), style="cyan")
     return error.exit_code
 
 

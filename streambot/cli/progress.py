@@ -66,8 +66,6 @@ class ConsoleObserver:
                     console=console(stderr=True),
                     auto_refresh=False,
                     transient=True,
-                    redirect_stdout=False,
-                    redirect_stderr=False,
                 )
                 self._live.start()
 
@@ -91,6 +89,11 @@ class ConsoleObserver:
             return
         with self._reader():
             self._fills.tell(self.plan, lines)
+
+    def say(self, text: str) -> None:
+        """A word of narration above the bar."""
+        with self._reader():
+            say(text)
 
     def warned(self, message: str) -> None:
         """Print a warning, each text once."""

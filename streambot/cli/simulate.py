@@ -7,7 +7,9 @@ This module turns flags into settings and a run into words. What a run is made o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -15,7 +17,7 @@ import typer
 from streambot.cli.console import say, show, terminal_width, write_line
 from streambot.cli.groups import AsJson, single
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
-from streambot.domain.errors import UsageError
+from streambot.domain.errors import StreambotError, UsageError
 
 if TYPE_CHECKING:
     from streambot.domain.config import Resolved
@@ -33,6 +35,9 @@ def simulate(
             help="Bundled scenario or scenario file, where no --data is given. Default: one session "
             "of SPY minutes, as a stock and as a proxy option.",
         ),
+    ] = None,
+    named: Annotated[
+        Text, typer.Option("--scenario", hidden=True, help="The same as the argument.")
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -187,18 +192,14 @@ def simulate(
     3 configuration, 4 data or strategy, 5 broker, 130 interrupted.
     """
     flags: dict[str, Any] = {
-        "scenario": scenario, "data": data, "instruments": instruments, "registry": registry,
+        "scenario": scenario or named, "data": data, "instruments": instruments, "registry": registry,
         "infer_instruments": infer_instruments, "from": start, "to": end, "timeframe": timeframe,
         "bar_path": bar_path, "quote_side": quote_side, "round_prices": round_prices,
         "speed": speed, "gaps": gaps, "policy": policy, "capital": capital, "lots": lots,
         "seed": seed, "pnl_every": pnl_every, "bootstrap_servers": bootstrap_servers,
         "broker": broker, "partitions": partitions, "run": run, "runs_dir": runs_dir,
     }  # fmt: skip
-    if scenario is not None and data:
-        raise UsageError(
-            f"a scenario ({scenario}) and --data say two things about what to replay",
-            hint=f"--data {scenario} --data …, if `{scenario}` is a file of bars",
-        )
+    _check_scenario(scenario, named, data)
     if resume is not None:
         _check_resume(flags)
     settings = read_settings(flags, config)
@@ -206,6 +207,19 @@ def simulate(
     _tell(ended, as_json=as_json)
     if ended.stopped_by in _EXIT_CODES:
         raise typer.Exit(_EXIT_CODES[ended.stopped_by])
+
+
+def _check_scenario(scenario: str | None, named: str | None, data: list[str] | None) -> None:
+    """Bars are given with `--data`, and what is replayed is said once."""
+    said = scenario or named
+    if scenario is not None and named is not None:
+        raise UsageError(f"two scenarios, {scenario} and {named}", hint="give one")
+    if said is not None and said.lower().endswith(_BAR_FILES):
+        raise UsageError(f"{said} is a file of bars, not a scenario", hint=f"--data {said}")
+    if said is not None and data:
+        raise UsageError(
+            f"a scenario ({said}) and --data both say what to replay", hint="leave one of them out"
+        )
 
 
 def _check_resume(flags: dict[str, Any]) -> None:
@@ -221,6 +235,7 @@ def _check_resume(flags: dict[str, Any]) -> None:
         )
 
 
+_BAR_FILES = (".csv", ".parquet", ".pq", ".csv.gz", ".txt", ".tsv")
 _RESUMABLE = frozenset({"speed", "gaps", "runs_dir"})
 _EXIT_CODES = {"SIGINT": 128 + signal.SIGINT, "SIGTERM": 128 + signal.SIGTERM}
 
@@ -238,16 +253,42 @@ async def _simulate(settings: Resolved, resume: str | None, *, quiet: bool) -> _
     from streambot.wiring.simulation import run_simulation
     from streambot.wiring.stopping import StopRequest
 
+    class TellingStop(StopRequest):
+        """Says at once that it heard: the stop itself waits for the close of a bar."""
+
+        def request(self, reason: str = "request") -> None:
+            if reason != "request" and self.reason is None:
+                observer.say("stopping at the close of a bar; again to abort")
+            super().request(reason)
+
     if not quiet:
         _say_compiling()
-    stop = StopRequest()
+    stop = TellingStop()
     observer = ConsoleObserver(stop.request, quiet=quiet)
     try:
-        summary = await run_simulation(settings, observer=observer, resume=resume, stop=stop)
+        # What a strategy prints is narration: stdout is for the summary.
+        with contextlib.redirect_stdout(sys.stderr):
+            summary = await run_simulation(settings, observer=observer, resume=resume, stop=stop)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        if observer.plan is not None:
+            observer.say(f"aborted; next: streambot simulate --resume {observer.plan.run}")
+        raise
+    except StreambotError as error:
+        if observer.plan is not None:
+            _say_resume(error, observer.plan.run)
+        raise
     finally:
         observer.close()
     zone_name = observer.plan.timezone if observer.plan is not None else "UTC"
     return _Ended(summary, zone_name, stop.reason)
+
+
+def _say_resume(error: StreambotError, run: str) -> None:
+    """A run that failed on its way can go on once the cause is gone: say how, by name."""
+    error.hint = error.hint.replace("--resume RUN", f"--resume {run}")
+    if f"--resume {run}" not in error.hint:
+        go_on = f"then go on with `streambot simulate --resume {run}`"
+        error.hint = f"{error.hint}\n{go_on}" if error.hint else go_on
 
 
 def _say_compiling() -> None:

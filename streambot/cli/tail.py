@@ -133,6 +133,7 @@ class _Session:
         self._view = view
         self._as_json = as_json
         self._read = 0
+        self._followed = seen.living
 
     async def play(self, batches: AsyncIterator[Batch], *, follow: bool) -> None:
         """Print rows until they end, enough were printed, or, without `follow`, all were read."""
@@ -171,15 +172,20 @@ class _Session:
         show(self._view.human(row))
 
     def say_end(self) -> None:
-        """Say why nothing was printed, which is otherwise a riddle."""
-        if self.shown or self.last == 0 or self.most == 0:
+        """Say why it ended, and why nothing was printed, which is otherwise a riddle."""
+        from streambot.cli.seen_run import see_run
+
+        run = self._seen.record.run
+        if self._followed and not self._seen.living:
+            after = see_run(self._seen.path.parent, run)
+            say(f"run {run}: {after.state}, {self.shown:,} shown", style="dim")
+        elif self.shown or self.last == 0 or self.most == 0:
             return
-        record = self._seen.record
-        if self._read:
+        elif self._read:
             read = count(self._read, "line")
-            say(f"run {record.run}: none of {read} of {self.stream} matched", style="dim")
+            say(f"run {run}: none of {read} of {self.stream} matched", style="dim")
         else:
-            say(f"run {record.run} ({self._seen.state}): nothing in {self.stream}", style="dim")
+            say(f"run {run} ({self._seen.state}): nothing in {self.stream}", style="dim")
 
 
 def _line_count(text: str | None) -> int | None:
@@ -233,17 +239,25 @@ async def _rows(
         place = Place(at="end" if at_end else "beginning", last=last, first_ts=session.first)
         rows = broker_rows(seen, stream, place, security)
     elif stream == "ticks":
-        why = "are kept inside its own process" if seen.living else "went with its broker"
-        raise BrokerError(
-            f"the ticks of run {record.run} {why}",
-            hint="tail ticks while a run goes, or keep them on Kafka with --bootstrap-servers",
-        )
+        raise _no_ticks(record.run, living=seen.living)
     else:
         rows = file_rows(
             file_of(seen.path, stream), living=lambda: seen.living, last=0 if at_end else last
         )
     async for batch in rows:
         yield batch if batch is None else [row for one in batch for row in _single(stream, one)]
+
+
+def _no_ticks(run: str, *, living: bool) -> BrokerError:
+    if living:
+        return BrokerError(
+            f"the ticks of run {run} stay inside its own process",
+            hint="run it with --broker embedded, or with --bootstrap-servers of Apache Kafka",
+        )
+    return BrokerError(
+        f"the ticks of run {run} went with its broker",
+        hint="tail ticks while a run goes, or keep them on Kafka with --bootstrap-servers",
+    )
 
 
 def _single(stream: str, row: Row) -> list[Row]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from streambot.cli.console import warn
 from streambot.cli.tail_files import decode_row, file_rows
 from streambot.cli.tail_views import tick_row
 from streambot.domain.errors import BrokerError, DecodeError, StreamError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from streambot.streams.ports import Log, Record, Start
 
 IN_PROCESS = "in-process"
+_CUT_SHORT = "the embedded broker went with its run before the last ticks were read"
 _READ_S = 0.2
 _RECORDS = 64
 
@@ -61,8 +63,10 @@ async def broker_rows(
             caught_up = caught_up or batch is None
             yield batch
     except (BrokerError, StreamError):
-        if stream == "ticks":
+        if stream == "ticks" and not (caught_up and seen.record.embedded):
             raise
+        if stream == "ticks":
+            warn(_CUT_SHORT)
     if stream == "ticks" or not seen.record.embedded:
         return
     # The broker is gone with its process: the rest is in the file, and so is what it had given.
@@ -94,6 +98,8 @@ async def _from_log(
             yield rows
             if isinstance(decode, _Frames) and decode.ended:
                 return
+        if isinstance(decode, _Frames) and seen.record.embedded:
+            warn(_CUT_SHORT)
 
 
 async def _records(
