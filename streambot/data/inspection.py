@@ -168,17 +168,20 @@ def infer_instrument(
             where=str(path),
             hint="declare it in instruments.yaml with a tick size, and give --round",
         )
+    fields = {
+        "symbol": item.symbol,
+        "type": InstrumentType.STOCK,
+        "lot_size": 1,
+        "tick_size": item.tick_size,
+        "volume_step": item.volume_step or Decimal(1),
+    }
     try:
-        return Instrument(
-            symbol=item.symbol,
-            type=InstrumentType.STOCK,
-            lot_size=1,
-            tick_size=item.tick_size,
-            volume_step=item.volume_step or Decimal(1),
-        )
+        return msgspec.convert(fields, Instrument)
     except (ValueError, msgspec.ValidationError) as error:
         raise ConfigError(
-            f"`{item.symbol}` cannot be declared: {error}", where=str(path)
+            f"`{item.symbol}` cannot be declared: {error}",
+            where=str(path),
+            hint="rename the symbol, or the file if it has one instrument",
         ) from error
 
 

@@ -17,13 +17,24 @@ _DAY_SPAN = (NANOS_PER_DAY - _HOUR, NANOS_PER_DAY + _HOUR)
 
 
 @njit
-def _count(ts: Int64Array, previous: int, steps: Int64Array, counts: Int64Array, used: int) -> int:
-    """Add the steps between `previous` and `ts` to the table; its new length (full: the rest is left)."""
+def _count(
+    ts: Int64Array,
+    previous: int,
+    steps: Int64Array,
+    counts: Int64Array,
+    used: int,
+    rare: Int64Array,
+) -> int:
+    """Add the steps between `previous` and `ts` to the table; its new length.
+
+    When the table is full, the steps that were seen least make room: of those only the power of two
+    below them is kept, in `rare`.
+    """
     last = 0
     for row in range(len(ts)):
         step = ts[row] - previous
         previous = ts[row]
-        if used and steps[last] == step:
+        if last < used and steps[last] == step:
             counts[last] += 1
             continue
         last = 0
@@ -31,12 +42,21 @@ def _count(ts: Int64Array, previous: int, steps: Int64Array, counts: Int64Array,
             last += 1
         if last < used:
             counts[last] += 1
-        elif used < len(steps):
-            steps[used] = step
-            counts[used] = 1
-            used += 1
-        else:
-            last = 0
+            continue
+        if used == len(steps):
+            least = counts.min()
+            kept = 0
+            for entry in range(used):
+                if counts[entry] > least:
+                    steps[kept], counts[kept] = steps[entry], counts[entry]
+                    kept += 1
+                else:
+                    rare[int(np.log2(steps[entry]))] += counts[entry]
+            used = kept
+            last = kept
+        steps[used] = step
+        counts[used] = 1
+        used += 1
     return used
 
 
@@ -46,6 +66,7 @@ class StepCounter:
     def __init__(self) -> None:
         self._steps = np.zeros(_KEPT, dtype=np.int64)
         self._counts = np.zeros(_KEPT, dtype=np.int64)
+        self._rare = np.zeros(64, dtype=np.int64)
         self._used = 0
         self._previous: int | None = None
         self.shortest = 0
@@ -57,7 +78,7 @@ class StepCounter:
             return
         first = ts[1:] if self._previous is None else ts
         previous = int(ts[0]) if self._previous is None else self._previous
-        self._used = int(_count(first, previous, self._steps, self._counts, self._used))
+        self._used = int(_count(first, previous, self._steps, self._counts, self._used, self._rare))
         self._previous = int(ts[-1])
         if len(first):
             shortest = min(
@@ -67,7 +88,9 @@ class StepCounter:
 
     def add_steps(self, steps: Int64Array) -> None:
         """Count steps as they are, whatever lies between."""
-        self._used = int(_count(np.cumsum(steps), 0, self._steps, self._counts, self._used))
+        self._used = int(
+            _count(np.cumsum(steps), 0, self._steps, self._counts, self._used, self._rare)
+        )
 
     @property
     def most_common(self) -> int | None:
@@ -88,8 +111,12 @@ class StepCounter:
         return table
 
     def shorter_than(self, timeframe: int) -> int:
-        """How many steps are shorter than `timeframe`: bars that begin before the last one ended."""
-        return sum(count for step, count in self._table().items() if step < timeframe)
+        """How many steps are shorter than `timeframe`: bars that begin before the last one ended.
+
+        Of steps that were too rare to be kept only those count that are shorter for certain.
+        """
+        rare = sum(int(count) for power, count in enumerate(self._rare) if 2 << power <= timeframe)
+        return rare + sum(count for step, count in self._table().items() if step < timeframe)
 
     def share_of(self, timeframe: int) -> float:
         """Share of the steps that are `timeframe` long."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from streambot.data.rows import GRID_TOLERANCE, RawBars
 from streambot.domain.units import MAX_MONEY_DECIMALS
 
+if TYPE_CHECKING:
+    from streambot.data.rows import RawBars
+
+_TOLERANCE = 1e-5
+_FLOAT_NOISE = 1e-9
 _TICKS = tuple(
     Decimal(digits).scaleb(-decimals)
     for decimals in range(MAX_MONEY_DECIMALS + 1)
@@ -22,7 +27,10 @@ _STEPS = tuple(Decimal(1).scaleb(-decimals) for decimals in range(MAX_MONEY_DECI
 def _on_grid(values: npt.NDArray[np.float64], step: Decimal) -> bool:
     numerator, denominator = step.as_integer_ratio()
     counts = values * float(denominator) / float(numerator)
-    return bool((np.abs(counts - np.rint(counts)) <= GRID_TOLERANCE).all())
+    nearest = np.rint(counts)
+    # The tolerance of a declared grid would take 0.001 for zero steps of 1.
+    near = np.abs(counts - nearest) <= np.maximum(_TOLERANCE, _FLOAT_NOISE * nearest)
+    return bool((near & ((nearest > 0) | (values == 0))).all())
 
 
 class StepSearch:

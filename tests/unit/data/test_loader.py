@@ -358,3 +358,65 @@ def test_good_file_in_full(tmp_path) -> None:
     assert bars.close.tolist() == [10.5, 10.5]
     assert np.isnan(bars.volume[1])
     assert DataLoader(tmp_path / "good.csv").symbols == ("good",)
+
+
+def test_a_file_of_yfinance_with_its_three_header_rows(tmp_path) -> None:
+    path = write_csv(
+        tmp_path / "y.csv",
+        "Price,Close,High,Low,Open,Volume\nTicker,^NSEI,^NSEI,^NSEI,^NSEI,^NSEI\nDatetime,,,,,\n"
+        "2024-01-01 03:45:00+00:00,11,12,9,10,0\n2024-01-01 03:46:00+00:00,x,12,9,10,0\n",
+    )
+    good = write_csv(tmp_path / "g.csv", path.read_text().replace("x,", "11,"))
+    assert DataLoader(good).symbols == ("^NSEI",)
+    assert next(DataLoader(good).raw()).close.tolist() == [11, 11]
+    with pytest.raises(DataError, match="'x' is not a number") as error:
+        list(DataLoader(path))
+    assert error.value.where.endswith("y.csv:line 5:Close")
+    two = path.read_text().replace("^NSEI,^NSEI,^NSEI,^NSEI,^NSEI", "^NSEI,^NSEI,^NSEI,^NSEI,SPY")
+    with pytest.raises(DataError, match="2 tickers side by side"):
+        DataLoader(write_csv(tmp_path / "two.csv", two))
+
+
+def test_files_of_spreadsheets_and_zipped_ones(tmp_path) -> None:
+    import gzip
+
+    semicolons = GOOD.replace(",", ";")
+    (tmp_path / "s.csv").write_bytes(b"\xef\xbb\xbf" + semicolons.replace("\n", "\r\n").encode())
+    (tmp_path / "z.csv.gz").write_bytes(gzip.compress(GOOD.encode()))
+    for name in ("s.csv", "z.csv.gz"):
+        (bars,) = DataLoader(tmp_path / name)
+        assert bars.close.tolist() == [10.5, 10.5]
+    (tmp_path / "utf16.csv").write_bytes(GOOD.encode("utf-16"))
+    with pytest.raises(DataError, match="not UTF-8 text"):
+        DataLoader(tmp_path / "utf16.csv")
+
+
+def test_a_stock_without_volume_and_numbers_as_other_types(tmp_path) -> None:
+    table = pa.table(
+        {
+            "date": pa.array([19_000, 19_001], pa.date32()),
+            "o": pa.array([10, 11], pa.int32()),
+            "h": pa.array([Decimal("10.5"), Decimal("11.5")], pa.decimal128(10, 2)),
+            "l": pa.array([9.5, 10.5], pa.float32()),
+            "c": pa.array([10.0, 11.0]),
+        }
+    )
+    loader = DataLoader(write_parquet(tmp_path / "t.parquet", table), instruments={"t": stock("t")})
+    (bars,) = loader.bars()
+    assert bars.high.tolist() == [210, 230]
+    assert bars.volume.tolist() == [-1, -1]
+    words = table.set_column(4, "c", pa.array(["10", "11"]))
+    with pytest.raises(DataError, match="column holds string, not numbers"):
+        list(DataLoader(write_parquet(tmp_path / "w.parquet", words)))
+
+
+def test_numbers_that_are_too_large_or_too_small_to_count(tmp_path) -> None:
+    for price, message in (("1e17", "a number is too large"), ("0.001", "is less than one tick")):
+        text = f"ts,o,h,l,c\n2024-01-01T00:00:00Z,{price},{price},{price},{price}\n"
+        path = write_csv(tmp_path / "n.csv", text)
+        with pytest.raises(DataError, match=message) as error:
+            list(DataLoader(path, instruments={"n": stock("n")}).bars())
+        assert error.value.where == f"{path}:line 2"
+    early = write_csv(tmp_path / "e.csv", "ts,o,h,l,c\n1500-01-01T00:00:00Z,1,1,1,1\n")
+    with pytest.raises(DataError):
+        list(DataLoader(early))
