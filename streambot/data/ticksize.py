@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streambot.data.rows import RawBars
 
 _TOLERANCE = 1e-5
-_FLOAT_NOISE = 1e-9
+_FLOAT_NOISE = 1e-14
 _TICKS = tuple(
     Decimal(digits).scaleb(-decimals)
     for decimals in range(MAX_MONEY_DECIMALS + 1)
