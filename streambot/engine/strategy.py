@@ -8,7 +8,9 @@ what happens to money is computed in integers.
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -30,6 +32,13 @@ if TYPE_CHECKING:
 Records = npt.NDArray[np.void]
 _FEWEST_AHEAD, _MOST_AHEAD = 32, 2_048
 _AT = {name: k for k, name in enumerate(VIEW_FIELDS)}
+_NOT_THEIRS = (
+    f"{Path(__file__).parent.parent}/",
+    f"{sysconfig.get_path('stdlib')}/",
+    f"{sysconfig.get_path('purelib')}/",
+    "<frozen",
+)
+"""Where code is that a strategy's author did not write: this package, Python, installed packages."""
 
 
 def _word(record: np.dtype[np.void], field: str) -> int:
@@ -141,9 +150,20 @@ class Strategy(Protocol):
         ...
 
 
-def users_line(error: BaseException) -> str:
-    """`file:line` of the innermost frame of `error`, for the message that its author reads."""
+def users_line(error: BaseException, at_fault: object = None) -> str:
+    """`file:line` of the innermost frame of `error` in its author's own code.
+
+    Args:
+        error: what was raised.
+        at_fault: method of the author's that answered nonsense: named where no frame is theirs.
+    """
     frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not any(f.filename.startswith(place) for place in _NOT_THEIRS)]
+    if own:
+        return f"{own[-1].filename}:{own[-1].lineno}"
+    code = getattr(at_fault, "__code__", None)
+    if code is not None:
+        return f"{code.co_filename}:{code.co_firstlineno}"
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
@@ -256,7 +276,7 @@ class StrategyPlayer:
                 f"{type(self.strategy).__name__} failed at barrier "
                 f"{int(self.ahead.views[_AT['barrier'], at])} of {self._instrument.symbol}: "
                 f"{type(error).__name__}: {error}",
-                where=users_line(error),
+                where=users_line(error, type(self.strategy).on_bar),
                 hint="on_bar must return HOLD, CLOSE, buy(lots) or sell(lots)",
             ) from error
         del bars[:seen]

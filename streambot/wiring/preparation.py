@@ -6,6 +6,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import numpy as np
 
 from streambot.data.expiries import expiries
@@ -90,6 +91,8 @@ def prepare_again(config: SimulationConfig, manifest: RunManifest, cwd: Path) ->
         StreambotError: as `prepare`.
     """
     agent = load_agent(config.policy, folder=cwd)
+    # The manifest names the policy as it was given; the settings kept say where that was.
+    config = msgspec.structs.replace(config, policy=manifest.policy.spec)
     prepared = _prepare(config, feeds_of(manifest.instruments, config, cwd), agent)
     again = prepared.manifest(manifest.run)
     if again.sources != manifest.sources:
