@@ -160,7 +160,7 @@ def inspect_files(flags: Mapping[str, object]) -> Inspection:
         plan=timeline.plan(),
         instruments=instruments,
         files=tuple(Mapped(file.path, file.columns, file.stamps.value) for file in opened),
-        undeclared=declare_yaml(unknown) if unknown else "",
+        undeclared=declare_yaml(unknown, inferred=True) if unknown else "",
         warnings=found.warnings,
     )
 

@@ -113,19 +113,32 @@ def require(registry: Mapping[str, Instrument], symbols: Sequence[str]) -> dict[
     return {symbol: registry[symbol] for symbol in symbols}
 
 
-def declare_yaml(instruments: Sequence[Instrument], *, header: bool = True) -> str:
+_ASSUMED = ("currency", "timezone")
+_SEEN = ("volume_step",)
+
+
+def declare_yaml(
+    instruments: Sequence[Instrument], *, header: bool = True, inferred: bool = False
+) -> str:
     """The YAML block that declares `instruments`, ready to paste; what equals its default is left out.
 
     Args:
         instruments: what to declare.
         header: begin with the line `instruments:` (leave it out to paste below an existing one).
+        inferred: they were guessed from data: what was assumed is written out and says so.
     """
     lines = [f"{_ROOT}:"] if header else []
     for instrument in instruments:
         lines.append(f"  {_quoted(instrument.symbol)}:")
         for name, text in _settings(instrument):
-            if name != "symbol":
+            if name != "symbol" and not (inferred and name in _SEEN + _ASSUMED):
                 lines.append(f"    {name}: {text}")
+        if inferred:
+            lines += [f"    {name}: {_flow(getattr(instrument, name))}" for name in _SEEN]
+            lines += [
+                f"    {name}: {_flow(getattr(instrument, name))}  # assumed: correct it"
+                for name in _ASSUMED
+            ]
     return "\n".join(lines) + "\n"
 
 

@@ -222,7 +222,7 @@ def _unknown(
     return UnknownInstrumentError(
         f"no registry declares {', '.join(symbols)}",
         symbols=symbols,
-        suggestion=declare_yaml(inferred),
+        suggestion=declare_yaml(inferred, inferred=True),
         hint=" ".join(
             [*meant, "declare it in instruments.yaml (the block below), or give --infer-instruments"]
         ),

@@ -253,3 +253,14 @@ def test_unknown_symbols_are_all_named_with_the_nearest_known_one():
         require(registry, ["ZZZ", "SPY", "NIFTYY"])
     assert caught.value.symbols == ("NIFTYY", "ZZZ")
     assert "`NIFTY`" in caught.value.hint
+
+
+def test_a_guessed_instrument_is_declared_with_what_was_assumed() -> None:
+    guessed = Instrument(
+        symbol="NEW", type=InstrumentType.STOCK, lot_size=1, tick_size=Decimal("0.05")
+    )
+    text = declare_yaml([guessed], inferred=True)
+    assert "currency: USD  # assumed" in text
+    assert "timezone: UTC  # assumed" in text
+    assert "volume_step: 1" in text
+    assert read(text) == {"NEW": guessed}
