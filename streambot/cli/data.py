@@ -10,7 +10,7 @@ import typer
 
 from streambot.cli.console import emit, say, show, terminal_width
 from streambot.cli.groups import AsJson, several
-from streambot.cli.human import count, place, size, table
+from streambot.cli.human import flow, place, size, table
 from streambot.domain.errors import DataError
 
 if TYPE_CHECKING:
@@ -77,10 +77,9 @@ def ls(
     if not listed:
         say(f"no bar files in {folder}")
         return
-    headings = ("file", "symbols", "bars", "rows", "first (UTC)", "last (UTC)", "size", "license")
+    headings = ("symbols", "bars", "rows", "first (UTC)", "last (UTC)", "size", "license", "file")
     rows = [
         (
-            place(row["path"]),
             ", ".join(row["symbols"]) or "-",
             row["timeframe"] or "-",
             f"{row['rows']:,}" if row["rows"] is not None else "-",
@@ -88,6 +87,7 @@ def ls(
             (row["last"] or "-")[:10],
             size(row["bytes"]),
             row["license"] or "-",
+            place(row["path"]),
         )
         for row in listed
     ]
@@ -103,7 +103,8 @@ def ls(
         show(line)
     scenarios = _scenarios() if folder is None else []
     if scenarios:
-        say(f"{count(len(scenarios), 'scenario')}: {', '.join(scenarios)}", style="dim")
+        for line in flow(["scenarios:", *scenarios], terminal_width(stderr=True)):
+            say(line, style="dim")
         say("next: streambot simulate SCENARIO, or streambot data inspect FILE", style="dim")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import textwrap
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from zoneinfo import ZoneInfo
 from streambot.domain.units import NANOS_PER_SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _SPANS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
@@ -123,19 +124,28 @@ def flow(parts: Sequence[str], width: int | None, *, label: str = "") -> list[st
     """`label` and then the parts, three spaces between them, broken between parts only.
 
     Args:
-        parts: phrases that stay whole; empty ones are left out.
+        parts: phrases that stay whole where a line has room; empty ones are left out.
         width: columns of the terminal; None: one line.
         label: before the first line; further lines are indented by as much.
     """
     lines: list[str] = []
-    line = label
-    for part in filter(None, parts):
-        joint = "" if line == label or not line.strip() else "   "
+    line, indent = label, " " * len(label)
+    for part in _fitting(parts, None if width is None else width - len(label)):
+        joint = "   " if line.strip() and line != label else ""
         if joint and width is not None and len(line) + len(joint) + len(part) > width:
             lines.append(line)
-            line, joint = " " * len(label), ""
+            line, joint = indent, ""
         line += joint + part
     return [*lines, line]
+
+
+def _fitting(parts: Iterable[str], width: int | None) -> Iterator[str]:
+    """The parts that are not empty; what is longer than a line is broken between its words."""
+    for part in filter(None, parts):
+        if width is None or len(part) <= width:
+            yield part
+        else:
+            yield from textwrap.wrap(part, max(width, 20), break_long_words=False)
 
 
 def table(

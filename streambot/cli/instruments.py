@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from streambot.cli.console import emit, say, show
+from streambot.cli.console import emit, say, show, terminal_width
 from streambot.cli.groups import AsJson, several
 from streambot.cli.human import count, place, table
 from streambot.domain.errors import UnknownInstrumentError
@@ -47,7 +47,13 @@ def ls(
     if not chosen:
         raise _unknown(pattern, instruments, source)
     headings = ("symbol", "type", "chart", "lot", "tick", "currency", "exchange", "brokerage")
-    for line in table(headings, (_row(i) for i in chosen), right="lot|tick|brokerage"):
+    for line in table(
+        headings,
+        (_row(i) for i in chosen),
+        right="lot|tick|brokerage",
+        width=terminal_width(),
+        optional="exchange|chart|brokerage",
+    ):
         show(line)
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from streambot.cli.tail_files import Row
     from streambot.domain.instruments import Instrument
 
-_GAP = "  "
+_GAP, _NARROW_GAP = "  ", " "
 
 
 class Traded(NamedTuple):
@@ -68,13 +68,16 @@ class View:
         self.fields = ("time", *fields) if "ts_event" in fields else tuple(fields)
         self._cells = cells
         self._kept = list(range(len(columns)))
+        self._gap = _GAP
         self._columns = columns
         for column in sorted((c for c in columns if c.optional), key=lambda c: c.optional):
             if width is not None and self._total() > width:
                 self._kept.remove(list(columns).index(column))
+        if width is not None and self._total() > width:
+            self._gap = _NARROW_GAP
 
     def _total(self) -> int:
-        return sum(self._columns[k].width + len(_GAP) for k in self._kept) - len(_GAP)
+        return sum(self._columns[k].width + len(self._gap) for k in self._kept) - len(self._gap)
 
     def heading(self) -> str:
         """The line above the others."""
@@ -94,4 +97,4 @@ class View:
             column = self._columns[k]
             pad = cells[k].rjust if column.right else cells[k].ljust
             parts.append(pad(column.width))
-        return _GAP.join(parts).rstrip()
+        return self._gap.join(parts).rstrip()

@@ -64,13 +64,13 @@ def make_view(stream: str, traded: Traded, width: int | None = None) -> View:
 
 
 def _common(traded: Traded) -> tuple[Column, Column]:
-    longest = max((len(symbol) for symbol in traded.instruments), default=10)
+    longest = max((len(symbol) for symbol in traded.instruments), default=0)
     zones = {instrument.timezone for instrument in traded.instruments.values()} or {"UTC"}
     # A day of winter and one of summer, because zones may have a longer name in one of them.
     samples = (
         moment(ts, z) for z in zones for ts in (1_700_000_000 * 10**9, 1_690_000_000 * 10**9)
     )
-    return Column("time", max(map(len, samples))), Column("instrument", max(longest, 10))
+    return Column("time", max(map(len, samples))), Column("symbol", max(longest, 6))
 
 
 def _ticks(traded: Traded, width: int | None) -> View:

@@ -105,7 +105,7 @@ def test_ls_lists_what_comes_with_streambot(
 def test_ls_of_a_folder_shows_its_bar_files_only(streambot: Invoke, folder: Path) -> None:
     (folder / "other.csv").write_text("a,b\n1,2\n")
     said = streambot("data", "ls", str(folder))
-    assert [line.split()[0] for line in said.out.splitlines()[2:]] == ["mine.csv"]
+    assert [line.split()[-1] for line in said.out.splitlines()[2:]] == ["mine.csv"]
     assert streambot("data", "ls", "nowhere").code == 4
 
 

@@ -72,3 +72,12 @@ def test_a_table_drops_optional_columns_where_the_terminal_is_narrow() -> None:
     ]
     narrow = human.table(headings, rows, right="bars|net", width=16, optional="bars")
     assert narrow[0] == " name     net"
+
+
+def test_flow_breaks_a_part_that_no_line_could_hold() -> None:
+    part = "exactly once while this process lives and in the files"
+    assert human.flow([part, "short"], 30, label=" x ") == [
+        " x exactly once while this",
+        "   process lives and in the",
+        "   files   short",
+    ]

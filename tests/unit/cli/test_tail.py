@@ -73,7 +73,7 @@ def test_which_lines(streambot: Invoke, arguments: list[str], expected: list[int
 
 def test_people_get_columns_with_a_heading(streambot: Invoke) -> None:
     lines = streambot("tail", "fills", "-n", "2").out.splitlines()
-    assert lines[0].split()[:2] == ["time", "instrument"]
+    assert lines[0].split()[:2] == ["time", "symbol"]
     assert lines[1].startswith("2020-12-15 09:58:00 EST  SPY")
     assert len(lines) == 3
 
