@@ -30,7 +30,7 @@ def _on_grid(values: npt.NDArray[np.float64], step: Decimal) -> bool:
     nearest = np.rint(counts)
     # The tolerance of a declared grid would take 0.001 for zero steps of 1.
     near = np.abs(counts - nearest) <= np.maximum(_TOLERANCE, _FLOAT_NOISE * nearest)
-    return bool((near & ((nearest > 0) | (values == 0))).all())
+    return bool((near & (nearest > 0)).all())
 
 
 class StepSearch:
@@ -40,8 +40,8 @@ class StepSearch:
         self._left = sorted(candidates, reverse=True)
 
     def add(self, values: npt.NDArray[np.float64]) -> None:
-        """Drop the candidates that a finite one of `values` is not a multiple of."""
-        values = values[np.isfinite(values)]
+        """Drop the candidates that a positive one of `values` is not a multiple of."""
+        values = values[np.isfinite(values) & (values > 0)]
         self._left = [step for step in self._left if _on_grid(values, step)]
 
     @property
