@@ -250,8 +250,7 @@ class _Ended(NamedTuple):
 
 async def _simulate(settings: Resolved, resume: str | None, *, quiet: bool) -> _Ended:
     from streambot.cli.progress import ConsoleObserver
-    from streambot.wiring.simulation import run_simulation
-    from streambot.wiring.stopping import StopRequest
+    from streambot.wiring import StopRequest, run_simulation
 
     class TellingStop(StopRequest):
         """Says at once that it heard: the stop itself waits for the close of a bar."""

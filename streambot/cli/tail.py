@@ -140,8 +140,7 @@ class _Session:
         window: deque[Row] | None = deque(maxlen=self.last) if self.last is not None else None
         async for batch in batches:
             if batch is None:
-                for row in window or ():
-                    self._print(row)
+                self._print_all(window)
                 window = None
                 if not follow:
                     return
@@ -155,6 +154,11 @@ class _Session:
                     self._print(row)
             if self.most is not None and self.shown >= self.most and window is None:
                 return
+        self._print_all(window)  # the run ended before its end was reached
+
+    def _print_all(self, window: deque[Row] | None) -> None:
+        for row in window or ():
+            self._print(row)
 
     def _wanted(self, row: Row) -> bool:
         self._read += 1
