@@ -199,7 +199,7 @@ def test_a_bad_row_deep_in_a_long_parquet_file_is_named_by_its_row(tmp_path) -> 
         ("header.csv", "ts,open,high,low,close\n", "a header and no rows"),
         ("text.parquet", "not parquet at all", "not a readable Parquet file"),
         ("what.xlsx", "x", "is no kind of bar file"),
-        ("cols.csv", "ts,open,high,low,clos\n1,1,1,1,1\n", "no column for `close`; found: `ts`"),
+        ("cols.csv", "ts,open,high,low,closing\n1,1,1,1,1\n", "no column for `close`; found: `ts`"),
         ("cols2.csv", "a,b\n1,2\n", "no column for `time`, `open`, `high`, `low`, `close`"),
         ("two.csv", "ts,open,Open,high,low,close\n1,1,1,1,1,1\n", "both read as 'open'"),
     ],
@@ -215,11 +215,11 @@ def test_files_that_are_no_bars(tmp_path, name, content, message) -> None:
 
 
 def test_a_near_miss_of_a_column_is_suggested(tmp_path) -> None:
-    path = write_csv(tmp_path / "c.csv", "ts,open,high,low,clos\n2024-01-01T00:00Z,1,1,1,1\n")
+    path = write_csv(tmp_path / "c.csv", "ts,open,high,low,closing\n2024-01-01T00:00Z,1,1,1,1\n")
     with pytest.raises(DataError) as error:
         DataLoader(path)
-    assert error.value.hint == "did you mean `clos`?"
-    assert len(next(DataLoader(path, columns={"close": "clos"}).raw())) == 1
+    assert error.value.hint == "did you mean `closing`?"
+    assert len(next(DataLoader(path, columns={"close": "closing"}).raw())) == 1
 
 
 def test_a_folder_a_truncated_file_and_an_empty_parquet_file(tmp_path) -> None:
