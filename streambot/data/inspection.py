@@ -162,6 +162,16 @@ def infer_instrument(
             where=str(path),
             hint=f"one of {', '.join(sorted(inspected)[:8])}",
         )
+    return declaration_of(item, path)
+
+
+def declaration_of(item: SymbolInspection, path: Path | str) -> Instrument:
+    """The declaration that what was seen of a symbol suggests. See `infer_instrument`.
+
+    Raises:
+        DataError: prices on no grid that a declaration could name.
+        ConfigError: the symbol cannot be one.
+    """
     if item.tick_size is None:
         raise DataError(
             f"prices of {item.symbol} are finer than 8 decimals",

@@ -9,15 +9,13 @@ silence: the run stops with the declaration that the data suggest, or goes on wi
 from __future__ import annotations
 
 import fnmatch
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from streambot.data.feed import Feed
 from streambot.data.files import is_bar_file, open_bars, symbol_of_file
-from streambot.data.ticksize import tick_search, volume_search
+from streambot.data.inspection import declaration_of, inspect
 from streambot.domain.errors import ConfigError, DataError, UnknownInstrumentError
-from streambot.domain.instruments import Instrument, InstrumentType
 from streambot.domain.registry import declare_yaml, find_registry
 from streambot.domain.suggest import did_you_mean, nearest
 
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 
     from streambot.data.source import BarFile
     from streambot.domain.config import SimulationConfig
+    from streambot.domain.instruments import Instrument
 
 _GLOB = frozenset("*?[")
 
@@ -67,12 +66,10 @@ def find_feeds(config: SimulationConfig, cwd: Path) -> Feeds:
     charts = find_charts(files)
     symbols = _asked(config.instruments, registry, charts) if config.instruments else sorted(charts)
     instruments: dict[str, Instrument] = {}
-    inferred: list[Instrument] = []
     for symbol in symbols:
         if symbol in registry:
             instruments[symbol] = registry[symbol]
-        else:
-            inferred.append(infer_instrument(symbol, charts[symbol], files))
+    inferred = _infer([symbol for symbol in symbols if symbol not in registry], charts, config)
     if inferred and not config.infer_instruments:
         raise _unknown(inferred, registry)
     instruments |= {instrument.symbol: instrument for instrument in inferred}
@@ -114,7 +111,7 @@ def find_charts(files: Mapping[Path, BarFile]) -> dict[str, Chart]:
     """
     charts: dict[str, Chart] = {}
     for path, file in files.items():
-        own = [symbol_of_file(path, file)] if file.columns.symbol is None else _symbols_in(file)
+        own = [symbol_of_file(path, file)] if file.columns.symbol is None else list(file.symbols())
         for symbol in own:
             if symbol in charts:
                 raise DataError(
@@ -126,47 +123,19 @@ def find_charts(files: Mapping[Path, BarFile]) -> dict[str, Chart]:
     return charts
 
 
-def infer_instrument(symbol: str, chart: Chart, files: Mapping[Path, BarFile]) -> Instrument:
-    """The declaration that a chart suggests: a stock, lot 1, the steps seen in its numbers.
-
-    Raises:
-        ConfigError: the symbol cannot be one.
-        DataError: its prices lie on no grid that a declaration could name.
-    """
-    file = files[chart.path]
-    ticks, steps = tick_search(), volume_search()
-    for batch in file.batches():
-        rows = slice(None)
-        if batch.symbol is not None:
-            rows = batch.symbol == file.codes.get(chart.symbol or symbol, -1)
-        for column in (batch.open, batch.high, batch.low, batch.close):
-            ticks.add(column[rows])
-        if batch.volume is not None:
-            steps.add(batch.volume[rows])
-    if ticks.step is None:
-        raise DataError(
-            f"prices of {symbol} are finer than 8 decimals",
-            where=str(chart.path),
-            hint="declare it in instruments.yaml with a tick size, and give --round",
-        )
-    try:
-        return Instrument(
-            symbol=symbol,
-            type=InstrumentType.STOCK,
-            lot_size=1,
-            tick_size=ticks.step,
-            volume_step=steps.step or Decimal(1),
-        )
-    except ValueError as cause:
-        raise ConfigError(
-            f"`{symbol}` cannot be declared: {cause}", where=str(chart.path), hint="rename the symbol"
-        ) from cause
-
-
-def _symbols_in(file: BarFile) -> list[str]:
-    for _ in file.batches():
-        pass
-    return list(file.codes)
+def _infer(
+    symbols: Sequence[str], charts: Mapping[str, Chart], config: SimulationConfig
+) -> list[Instrument]:
+    """What the data say of symbols that no registry knows; each file is read once."""
+    found: list[Instrument] = []
+    for path in dict.fromkeys(charts[symbol].path for symbol in symbols):
+        inspected = inspect(path, quote_side=config.quote_side)
+        found += [
+            declaration_of(item, path)
+            for item in inspected.symbols
+            if item.symbol in symbols and charts[item.symbol].path == path
+        ]
+    return sorted(found, key=lambda instrument: instrument.symbol)
 
 
 def _asked(
