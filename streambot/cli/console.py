@@ -54,7 +54,10 @@ def say(text: str = "", *, style: str = "") -> None:
 
 def show(text: str = "", *, style: str = "") -> None:
     """A line of data on stdout."""
-    _print(text, style, stderr=False)
+    if style and on_terminal():
+        _print(text, style, stderr=False)
+    else:  # plain text needs no rich, which is a hundred times slower
+        sys.stdout.write(text + "\n")
 
 
 def _print(text: str, style: str, *, stderr: bool) -> None:
@@ -70,12 +73,12 @@ def warn(text: str) -> None:
 
 
 def write_line(line: bytes) -> None:
-    """Bytes of one line on stdout, at once: streams are read by pipes that wait for them."""
-    buffer = getattr(sys.stdout, "buffer", None)
-    if buffer is None:
-        sys.stdout.write(line.decode() + "\n")
-    else:
-        buffer.write(line + b"\n")
+    """One line of JSON on stdout."""
+    sys.stdout.write(line.decode() + "\n")
+
+
+def flush() -> None:
+    """Hand over what was shown: a pipe may be waiting for it."""
     sys.stdout.flush()
 
 

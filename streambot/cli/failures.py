@@ -7,6 +7,7 @@ tree of `domain.errors` is a bug: its traceback goes to a file, or to stderr wit
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 EXIT_BUG = 1
 EXIT_USAGE = 2
 EXIT_CONFIGURATION = 3
+EXIT_DATA = 4
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -50,6 +52,10 @@ def report(error: BaseException, *, debug: bool = False) -> int:
     if isinstance(cause, OSError) and cause.filename is not None:
         _say_error(f"{cause.filename}: {cause.strerror or cause}")
         return EXIT_CONFIGURATION
+    if isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+        _say_error(f"the output cannot be written: {cause.strerror}")
+        silence_closed_streams()
+        return EXIT_DATA
     return _report_bug(error, cause, debug=debug)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streambot.cli.console import say, show, terminal_width, write_line
+from streambot.cli.console import flush, say, show, terminal_width, write_line
 from streambot.cli.groups import AsJson, single
 from streambot.cli.human import count
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
@@ -125,6 +125,7 @@ class _Session:
         self.stream = stream
         self.first = first
         self.start = start
+        # Without a place to begin the last lines come first; with one, so many and no more.
         self.last = None if start else LAST_LINES if lines is None else lines
         self.most = lines if start else None
         self.matches = matches
@@ -137,6 +138,8 @@ class _Session:
 
     async def play(self, batches: AsyncIterator[Batch], *, follow: bool) -> None:
         """Print rows until they end, enough were printed, or, without `follow`, all were read."""
+        if self.most == 0:
+            return
         window: deque[Row] | None = deque(maxlen=self.last) if self.last is not None else None
         async for batch in batches:
             if batch is None:
@@ -148,17 +151,17 @@ class _Session:
             for row in filter(self._wanted, batch):
                 if window is not None:
                     window.append(row)
-                elif self.most is not None and self.shown >= self.most:
-                    return
                 else:
                     self._print(row)
-            if self.most is not None and self.shown >= self.most and window is None:
-                return
+                if self.most is not None and self.shown >= self.most:
+                    return
+            flush()
         self._print_all(window)  # the run ended before its end was reached
 
     def _print_all(self, window: deque[Row] | None) -> None:
         for row in window or ():
             self._print(row)
+        flush()
 
     def _wanted(self, row: Row) -> bool:
         self._read += 1

@@ -57,19 +57,22 @@ async def broker_rows(
     path = file_of(seen.path, stream)
     size = path.stat().st_size if path.exists() else 0
     new = _New(stream)
-    caught_up = False
+    caught_up, lost = False, False
     try:
         async for batch in _from_log(seen, stream, place, security, new):
             caught_up = caught_up or batch is None
             yield batch
-    except (BrokerError, StreamError):
-        if stream == "ticks" and not (caught_up and seen.record.embedded):
+    except (BrokerError, StreamError) as failure:
+        if stream == "ticks" and (seen.living or not caught_up):
             raise
+        lost = True
         if stream == "ticks":
             warn(_CUT_SHORT)
-    if stream == "ticks" or not seen.record.embedded:
+        elif seen.living:
+            warn(f"{failure.message}; going on with the run's files")
+    if stream == "ticks" or not (lost or seen.record.embedded):
         return
-    # The broker is gone with its process: the rest is in the file, and so is what it had given.
+    # The embedded broker goes with its process. The rest is in the file, and so is what it had given.
     rest = file_rows(path, living=lambda: seen.living, offset=size if caught_up else 0)
     async for batch in rest:
         if batch is not None:

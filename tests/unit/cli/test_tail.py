@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 
+from streambot.cli import tail, tail_views
 from streambot.processor.run_state import RunState
 from tests.unit.cli.run_folders import a_fill, an_orders_line, write_lines, write_run
 
@@ -51,6 +53,7 @@ def seqs(said: Said) -> list[int]:
         (["-n", "1000"], range(30)),
         (["--from", "beginning"], range(30)),
         (["--from", "beginning", "-n", "4"], range(4)),
+        (["--from", "beginning", "-n", "0"], range(0)),
         (["--from", "end"], range(0)),
         (["--from", "2020-12-15T09:55"], range(25, 30)),  # the exchange's zone
         (["--from", "2020-12-15T14:55Z", "-n", "2"], range(25, 27)),
@@ -128,6 +131,26 @@ def test_mistakes(streambot: Invoke, arguments: list[str], code: int, words: lis
     for word in words:
         assert word in said.err
     assert "Traceback" not in said.err
+
+
+def test_a_broker_out_of_reach_leaves_the_files(streambot: Invoke, run: Path) -> None:
+    """A run on another machine's Kafka, say: its folder is here, its broker is not."""
+    living = write_run(
+        run.parent, "living", state=RunState.RUNNING, summary=False, embedded=False,
+        started="2026-11-25T00:00:00Z",
+    )  # fmt: skip
+    write_lines(living / "fills.ndjson", [a_fill(n) for n in range(4)])
+    with (living / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        said = streambot("tail", "fills", "--no-follow", "--json")
+        assert seqs(said) == [0, 1, 2, 3]
+        assert "no broker answers at 127.0.0.1:1" in said.err
+        assert "going on with the run's files" in said.err
+        assert streambot("tail", "ticks").code == 5
+
+
+def test_streams_are_those_with_a_view() -> None:
+    assert tail.STREAMS == tail_views.STREAMS
 
 
 def test_no_run_at_all(streambot: Invoke, tmp_path: Path) -> None:
