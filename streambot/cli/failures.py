@@ -49,14 +49,8 @@ def report(error: BaseException, *, debug: bool = False) -> int:
         return _report_mistake(cause)
     if isinstance(cause, typer.TyperException):
         return _report_usage(cause)
-    if isinstance(cause, OSError) and cause.filename is not None:
-        _say_error(f"{cause.filename}: {cause.strerror or cause}")
-        return EXIT_CONFIGURATION
-    if isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
-        _say_error(f"the output cannot be written: {cause.strerror}")
-        silence_closed_streams()
-        return EXIT_DATA
-    return _report_bug(error, cause, debug=debug)
+    code = _report_system(cause) if isinstance(cause, OSError) else None
+    return _report_bug(error, cause, debug=debug) if code is None else code
 
 
 def silence_closed_streams() -> None:
@@ -98,6 +92,18 @@ def _report_mistake(error: StreambotError) -> int:
         say()
         say(error.suggestion.rstrip("\n"), style="cyan")
     return error.exit_code
+
+
+def _report_system(cause: OSError) -> int | None:
+    """What the system refused: a file by its name, or the output; None where it is neither."""
+    if cause.filename is not None:
+        _say_error(f"{cause.filename}: {cause.strerror or cause}")
+        return EXIT_CONFIGURATION
+    if cause.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+        _say_error(f"the output cannot be written: {cause.strerror}")
+        silence_closed_streams()
+        return EXIT_DATA
+    return None
 
 
 def _report_usage(error: typer.TyperException) -> int:

@@ -82,18 +82,24 @@ def run(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without `─` gets a `?`, not an error
     try:
-        command = get_command(app)
+        code = _invoke(arguments)
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001  # the last frame: whatever it is, say it in words
+        code = report(error, debug=debug)
+    return code
+
+
+def _invoke(arguments: list[str]) -> int:
+    command = get_command(app)
+    try:
         if "_STREAMBOT_COMPLETE" in os.environ:
             command.main(arguments, prog_name="streambot")
         with command.make_context("streambot", arguments) as context:
             command.invoke(context)
-        sys.stdout.flush()
     except typer.Exit as leave:
         return leave.exit_code
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 1
-    except BaseException as error:  # noqa: BLE001  # the last frame: whatever it is, say it in words
-        return report(error, debug=debug)
     return 0
 
 
