@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,15 +16,16 @@ from examples.sma_cross import SmaCross
 from streambot.domain.instruments import Instrument, InstrumentType
 from streambot.engine.backtesting import BacktestingEngine
 from streambot.engine.scripts import Script
+from streambot.processor.agents import load_agent
 
+STOCK = Instrument(symbol="X", type=InstrumentType.STOCK, lot_size=1, tick_size=Decimal("0.01"))
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.py"))
 
 
 def test_the_example_strategy_gives_the_fills_of_the_built_in_one():
-    stock = Instrument(symbol="X", type=InstrumentType.STOCK, lot_size=1, tick_size=Decimal("0.01"))
     bars = as_block(random_walk(20_000))
-    theirs = BacktestingEngine(stock).run(bars, SmaCross()).events
-    ours = BacktestingEngine(stock).run(bars, Script.SMA_CROSS).events
+    theirs = BacktestingEngine(STOCK).run(bars, SmaCross()).events
+    ours = BacktestingEngine(STOCK).run(bars, Script.SMA_CROSS).events
     assert len(ours) > 500, "the walk must cross often, or this compares nothing"
     assert theirs == ours
 
@@ -39,6 +41,18 @@ def test_the_notebook_example_trades_the_bundled_bars(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("entry") for line in lines) > 20
     assert "position 10 lots" in lines[-2]
+
+
+def test_the_strategy_shown_in_the_readme_trades(tmp_path):
+    """People copy it: it must load as `--policy` loads it, and give fills."""
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "momentum.py").write_text(code, encoding="utf-8")
+    make = load_agent("momentum.py:Momentum", folder=tmp_path)
+    assert callable(make)
+    strategy = make()
+    events = BacktestingEngine(STOCK).run(as_block(random_walk(500)), strategy).events
+    assert len(events) > 50
 
 
 def test_the_example_strategy_stays_short():
