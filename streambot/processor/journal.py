@@ -9,13 +9,19 @@ is equal for any speed, framing, broker, partition count and placement.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streambot.processor.lines import MOST_LINE_BYTES, event_lines, mark_lines
+from streambot.processor.lines import (
+    MOST_LINE_BYTES,
+    MOST_ORDER_BYTES,
+    event_lines,
+    mark_lines,
+    order_items,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,31 +46,36 @@ class LineWriter:
         self._step = int(instrument.tick_size.scaleb(self._price))
         self._halts = int(halts)
 
-    def events(self, records: npt.NDArray[np.void]) -> list[bytes]:
+    def events(self, records: npt.NDArray[np.void]) -> Lines:
         """A line each, with its newline; records are `EVENT` [n]."""
-        out, ends = self._room(len(records))
-        event_lines(
+        out, ends = _room(len(records), MOST_LINE_BYTES)
+        size = event_lines(
             out, ends, records, self._symbol, self._step, self._price, self._money, self._halts
         )
-        return _split(out, ends)
+        return Lines(out[:size], ends)
 
-    def marks(self, records: npt.NDArray[np.void]) -> list[bytes]:
+    def marks(self, records: npt.NDArray[np.void]) -> Lines:
         """A line each, with its newline; records are `MARK` [n]."""
-        out, ends = self._room(len(records))
-        mark_lines(out, ends, records, self._symbol, self._step, self._price, self._money)
-        return _split(out, ends)
+        out, ends = _room(len(records), MOST_LINE_BYTES)
+        size = mark_lines(out, ends, records, self._symbol, self._step, self._price, self._money)
+        return Lines(out[:size], ends)
 
-    @staticmethod
-    def _room(lines: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        return np.empty(lines * MOST_LINE_BYTES, np.uint8), np.empty(lines, np.int64)
+    def orders(self, records: npt.NDArray[np.void]) -> Lines:
+        """An item of an array each, with a comma behind it; records are `ORDER` [n]."""
+        out, ends = _room(len(records), MOST_ORDER_BYTES)
+        size = order_items(out, ends, records, self._symbol)
+        return Lines(out[:size], ends)
 
 
-def _split(out: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> list[bytes]:
-    if not len(ends):
-        return []
-    stops = ends.tolist()
-    data = out[: stops[-1]].tobytes()
-    return [data[a:b] for a, b in zip([0, *stops[:-1]], stops, strict=True)]
+class Lines(NamedTuple):
+    """Lines as bytes: line k ends at `ends[k]` of `data`."""
+
+    data: npt.NDArray[np.uint8]
+    ends: npt.NDArray[np.int64]
+
+
+def _room(lines: int, most: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    return np.empty(lines * most, np.uint8), np.empty(lines, np.int64)
 
 
 class EventDigest:
@@ -77,7 +88,7 @@ class EventDigest:
     def __init__(self, symbols: Iterable[str]) -> None:
         self._hashes = {s: {stream: sha256() for stream in STREAMS} for s in symbols}
 
-    def update(self, symbol: str, stream: str, lines: bytes) -> None:
+    def update(self, symbol: str, stream: str, lines: bytes | memoryview) -> None:
         """Add whole lines of one instrument, in their order."""
         self._hashes[symbol][stream].update(lines)
 

@@ -23,6 +23,7 @@ from streambot.engine.slots import (
 )
 from streambot.jit import njit
 
+MOST_ORDER_BYTES = 512
 MOST_LINE_BYTES = 1_024
 """No line is longer: the longest names, every integer with its 19 digits and its sign."""
 Bytes = npt.NDArray[np.uint8]
@@ -328,3 +329,67 @@ def mark_lines(
         at = _put_mark(out, at, records[k], symbol, step, price_dec, money_dec)
         ends[k] = at
     return at
+
+
+_O_BARRIER = text('","barrier":')
+_O_ACTION = text(',"action":"')
+_O_PREMIUM = text(',"premium_ticks":')
+_O_EXPIRY = text(',"expiry_ts":')
+_O_WIDTH = text(',"trail_width_ticks":')
+_O_END = text("},")
+
+
+@njit
+def put_optional(out: Any, at: int, value: int) -> int:
+    """An integer, or null where there is none."""
+    if value == NONE:
+        return put(out, at, _NULL)
+    return put_int(out, at, value)
+
+
+@njit
+def order_items(out: Any, ends: Any, records: Any, symbol: Any) -> int:
+    """Write orders of one slot as items of a JSON array, each with a comma behind it.
+
+    Args:
+        out: uint8 [at least `MOST_ORDER_BYTES` x n].
+        ends: int64 [n], position behind each item.
+        records: `ORDER` [n].
+        symbol: the instrument's symbol as bytes.
+
+    Returns:
+        Bytes written.
+    """
+    at = 0
+    for k in range(len(records)):
+        o = records[k]
+        at = put(out, at, _M_INSTRUMENT)
+        at = put(out, at, symbol)
+        at = put(out, at, _O_BARRIER)
+        at = put_int(out, at, o.barrier)
+        at = put(out, at, _O_ACTION)
+        at = pick(out, at, _ACTIONS, o.action)
+        at = put(out, at, _K_QUANTITY_1)
+        at = put_int(out, at, o.quantity)
+        at = put(out, at, _O_PREMIUM)
+        at = put_optional(out, at, o.premium)
+        at = put(out, at, _O_EXPIRY)
+        at = put_optional(out, at, o.expiry)
+        at = put(out, at, _O_WIDTH)
+        at = put_optional(out, at, o.width)
+        at = put(out, at, _K_LOT_SIZE)
+        at = put_optional(out, at, o.lot_size)
+        at = put(out, at, _O_END)
+        ends[k] = at
+    return at
+
+
+@njit
+def gather(data: Any, ends: Any, order: Any, out: Any) -> None:
+    """Copy lines, line k ending at `ends[k]` of `data`, into `out` in the order given."""
+    at = 0
+    for line in order:
+        start = ends[line - 1] if line > 0 else 0
+        for k in range(start, ends[line]):
+            out[at] = data[k]
+            at += 1

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from streambot.domain.errors import DataError
 from streambot.domain.events import ActionKind, OrdersThrough, SubmitOrder
-from streambot.engine.decode import REASONS, decode_orders, encode_orders
+from streambot.engine.decode import REASONS, encode_orders
 from streambot.engine.drive import (
     NO_VIEWS,
     Calendar,
@@ -52,6 +52,7 @@ from streambot.engine.strategy import StrategyPlayer
 from streambot.engine.valuation import equity_at
 from streambot.jit import njit
 from streambot.processor.journal import EventDigest, LineWriter
+from streambot.processor.page import Page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,12 +137,6 @@ class _State(msgspec.Struct, frozen=True, kw_only=True):
     strategies: list[Any]
 
 
-class _Line(NamedTuple):
-    row: int
-    slot: int
-    text: bytes
-
-
 @njit
 def rows_by_slot(instrument: Any, slot_of: Any, slots: int) -> Any:
     """Rows of each slot, in their order.
@@ -218,9 +213,8 @@ class TaskCore:
         self._players = self._make_players(agent, halts=halts)
         self._given: list[list[SubmitOrder]] = [[] for _ in members]
         self._log = make_log()
-        self._fills: list[_Line] = []
-        self._marks: list[_Line] = []
-        self._orders: list[SubmitOrder] = []
+        slots = len(members)
+        self._fills, self._marks, self._orders = Page(slots), Page(slots), Page(slots)
         self._last_close = NONE
         self.digest = EventDigest(symbols)
 
@@ -351,15 +345,16 @@ class TaskCore:
             records = log["events"][: log["n_events"]]
             self._count(slot, records)
             lines = self._writers[slot].events(records)
-            self.digest.update(symbol, "fills", b"".join(lines))
-            self._fills += map(_Line, records["row"].tolist(), [slot] * len(lines), lines)
+            self.digest.update(symbol, "fills", lines.data.data)
+            self._fills.add(slot, records["row"], *lines)
         if log["n_marks"]:
             records = log["marks"][: log["n_marks"]]
             lines = self._writers[slot].marks(records)
-            self.digest.update(symbol, "pnl", b"".join(lines))
-            self._marks += map(_Line, records["row"].tolist(), [slot] * len(lines), lines)
+            self.digest.update(symbol, "pnl", lines.data.data)
+            self._marks.add(slot, records["row"], *lines)
         if log["n_orders"]:
-            self._orders += decode_orders(log["orders"][: log["n_orders"]], symbol)
+            records = log["orders"][: log["n_orders"]]
+            self._orders.add(slot, records["barrier"], *self._writers[slot].orders(records))
         log["n_events"] = log["n_marks"] = log["n_orders"] = 0
 
     def _count(self, slot: int, records: npt.NDArray[np.void]) -> None:
@@ -372,19 +367,17 @@ class TaskCore:
     def _output(self, through: int, *, answered: bool) -> StepOutput:
         orders = None
         if self.co_located and answered:
-            self._orders.sort(key=lambda order: (order.barrier, order.instrument))
             line = OrdersThrough(
                 agent=self.manifest.policy.spec,
                 partition=self.partition,
                 through_barrier=through,
-                orders=tuple(self._orders),
             )
             orders = msgspec.json.encode(line) + b"\n"
-        output = StepOutput(
-            orders, _joined(self._fills), _joined(self._marks), len(self._fills), len(self._marks)
-        )
-        self._fills, self._marks, self._orders = [], [], []
-        return output
+            items = self._orders.take()
+            if items is not None:
+                orders = orders.replace(_NO_ITEMS, b'"orders":[' + items[:-1] + b"]", 1)
+        events, marks = self._fills.lines, self._marks.lines
+        return StepOutput(orders, self._fills.take(), self._marks.take(), events, marks)
 
     def finish(self) -> StepOutput:
         """The data ended: orders that met no next bar expire. Call it once, at END."""
@@ -486,17 +479,10 @@ class TaskCore:
 
 
 _NO_ORDERS = np.zeros(0, ORDER)
+_NO_ITEMS = b'"orders":[]'
 _NO_PARAMS, _NO_SLOTS = np.zeros(0, PARAMS), np.zeros(0, SLOT)
 
 
 def symbol_key(symbol: str) -> int:
     """64 bits that stand for a symbol in keyed randomness, whatever its number in the run."""
     return int.from_bytes(blake2b(symbol.encode(), digest_size=8).digest(), "little")
-
-
-def _joined(lines: list[_Line]) -> bytes | None:
-    """Lines in the order of the rows that caused them, then of the slots."""
-    if not lines:
-        return None
-    lines.sort(key=lambda line: (line.row, line.slot))
-    return b"".join([line.text for line in lines])
