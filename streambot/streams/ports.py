@@ -9,6 +9,9 @@ One suite of tests holds every implementation to this page (`tests/conformance`)
 - `append` keeps the order of one caller per partition; bytes are stored as they are;
 - a source reads from the beginning, the end, an offset or a time, and never commits anything:
   any number of them may read a stream without disturbing each other;
+- a record may be stored twice where a broker fell over while it was under way: Kafka forgets
+  idempotent producers whose last record time is older than a day, and event times are. So records
+  that matter are numbered (`frame_seq`), and their readers drop repeats;
 - every wait has a limit, and a log that is gone is a `BrokerError`, never silence;
 - `close` may be called twice.
 """

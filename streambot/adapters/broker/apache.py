@@ -6,6 +6,7 @@ caller's and survive a stop: started again on the same folder, it has the same t
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import os
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 NAME = "Apache Kafka"
 START_LIMIT_S = 60.0
 STOP_GRACE_S = 20.0
+_PORT_TRIES = 4
+_PORT_PAUSE_S = 1.0
 _CLUSTER_FILE = "cluster-id"
 _HEAP = ("-Xms256m", "-Xmx768m")
 _HINT = "point KAFKA_HOME at an unpacked Apache Kafka 4.x, and have Java 17 or newer on the PATH"
@@ -46,7 +49,7 @@ class ApacheBroker:
     ) -> None:
         self._home = home
         self._folder = folder
-        self._asked_port = port
+        self._fixed_port = port
         self._java = java
         self._child: ChildProcess | None = None
         self._tell: list[Callable[[BrokerError], None]] = []
@@ -85,20 +88,31 @@ class ApacheBroker:
         java = self._find_java()
         if not any(self._home.glob("libs/*.jar")):
             raise BrokerError(f"no libs/*.jar in {self._home}", hint=_HINT)
-        # The same port at every start: clients that ride out a restart come back to it.
-        self.port = choose_port(self.port or None)
-        cluster = await self._prepare(java)
-        self._child = child = self._process(java, "kafka.Kafka", "server.properties")
-        await child.start()
+        for attempt in range(_PORT_TRIES):
+            # The same port at every start: clients that ride out a restart come back to it.
+            self.port = choose_port(self._fixed_port)
+            cluster = await self._prepare(java)
+            self._child = child = self._process(java, "kafka.Kafka", "server.properties")
+            try:
+                await self._come_up(child, cluster)
+            except BrokerError:
+                await child.stop(0.0)
+                if "already in use" not in child.tail(100) or attempt == _PORT_TRIES - 1:
+                    raise
+                await asyncio.sleep(_PORT_PAUSE_S)  # somebody was faster, or has just left
+            except BaseException:
+                await child.stop(0.0)
+                raise
+            else:
+                break
+        self._fixed_port = self.port
 
+    async def _come_up(self, child: ChildProcess, cluster: str) -> None:
         async def answers() -> bool:
             return await cluster_id(self.port) == cluster
 
-        try:
-            await child.ready(answers, every_s=0.05, limit_s=START_LIMIT_S)
-        except BaseException:
-            await child.stop(0.0)
-            raise
+        await child.start()
+        await child.ready(answers, every_s=0.05, limit_s=START_LIMIT_S)
         for tell in self._tell:
             child.on_failure(tell)
         self._tell.clear()

@@ -54,7 +54,7 @@ EMBEDDED = BrokerProfile(
 )  # fmt: skip
 APACHE = BrokerProfile(
     name="Kafka", idempotent=True, batch_bytes=1_000_000, knows_ends=True, finds_times=True,
-    isolation="read_committed", fetch_wait_ms=250, unreachable_s=10.0,
+    isolation="read_committed", fetch_wait_ms=250, unreachable_s=15.0,
 )  # fmt: skip
 
 REQUEST_TIMEOUT_S = 15.0
