@@ -83,32 +83,40 @@ def format_figure(value: float) -> str:
 
 
 def rate_of(work: Callable[[], int]) -> float:
-    """Units of work per second of one call; `work` returns how many units it did."""
+    """Units of work per CPU second of one call; `work` returns how many units it did.
+
+    CPU time of all threads of this process: what else the machine does takes nothing off it, and a
+    peer that uses two cores gains nothing by it.
+    """
     gc.collect()
-    start = time.perf_counter()
+    start = time.process_time()
     units = work()
-    return units / (time.perf_counter() - start)
+    return units / (time.process_time() - start)
 
 
 def interleave(
-    contestants: dict[str, Callable[[], int]], rounds: int = MIN_ROUNDS, warm: bool = True
+    contestants: dict[str, Callable[[], int]],
+    rounds: int = MIN_ROUNDS,
+    between: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Rates of all contestants, round by round.
+    """Rates of all contestants, round by round, after each was called once to warm up.
 
     Args:
         contestants: callables that do the work once and return the units done.
         rounds: at least three.
-        warm: call each once before the first round (compilation, caches, pages).
+        between: called before each piece of work, outside the time: puts results of the last one away.
     """
     if rounds < MIN_ROUNDS:
         raise ValueError(f"a median of {rounds} rounds says nothing: at least {MIN_ROUNDS}")
-    if warm:
-        for work in contestants.values():
-            work()
+    for work in contestants.values():
+        between()
+        work()
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, work in contestants.items():
+            between()
             rates[name].append(rate_of(work))
+    between()
     return rates
 
 

@@ -45,11 +45,15 @@ def sections(rounds: int, *, quick: bool) -> dict[str, tuple[str, str, Builder]]
 
     largest = 10**6 if quick else 10**7
     return {
-        "engine": ("engine alone", "bars/s", on_bars("engine", "against_the_loop")),
-        "callback": ("Python callback per bar", "bars/s", on_bars("engine", "with_a_callback")),
+        "engine": ("engine alone", "bars per CPU second", on_bars("engine", "against_the_loop")),
+        "callback": (
+            "Python callback per bar",
+            "bars per CPU second",
+            on_bars("engine", "with_a_callback"),
+        ),
         "history": (
             "cost as history grows",
-            "bars/s",
+            "bars per CPU second",
             _lazy("engine", "as_history_grows", largest, rounds),
         ),
         "premium": ("premium proxy", "%", _lazy("premium", "rows")),
