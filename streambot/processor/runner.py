@@ -20,6 +20,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from streambot.domain.errors import DecodeError
 from streambot.processor.close_rows import CloseRows
@@ -74,6 +76,7 @@ class Processed(NamedTuple):
         size: bytes of the frame.
         closed: barriers that the partition has closed with it.
         recorded: bytes of `orders`, `fills` and `pnl` that it caused, by stream.
+        equity: barrier, instrument number and equity of each mark, int64 [3, n]; None: no marks.
     """
 
     partition: int
@@ -81,6 +84,7 @@ class Processed(NamedTuple):
     size: int
     closed: int
     recorded: dict[str, bytes]
+    equity: npt.NDArray[np.int64] | None
 
 
 class TaskIdentity(NamedTuple):
@@ -328,6 +332,7 @@ class EngineRunner:
                 size=len(step.record.value),
                 closed=frame.barrier_lo + len(frame.closes),
                 recorded=recorded,
+                equity=None if step.output is None else step.output.equity,
             )
         )
         if step.snapshot is not None:

@@ -93,6 +93,7 @@ class StepOutput(NamedTuple):
         fills: events of the engine.
         pnl: marks.
         events, marks: counts of lines.
+        equity: int64 [3, marks]: barrier, instrument number and equity of each mark, slot by slot.
     """
 
     orders: bytes | None
@@ -100,6 +101,7 @@ class StepOutput(NamedTuple):
     pnl: bytes | None
     events: int = 0
     marks: int = 0
+    equity: npt.NDArray[np.int64] | None = None
 
 
 class SlotStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +216,8 @@ class TaskCore:
         self._given: list[list[SubmitOrder]] = [[] for _ in members]
         self._log = make_log()
         slots = len(members)
+        self._members = members
+        self._equity: list[npt.NDArray[np.int64]] = []
         self._fills, self._marks, self._orders = Page(slots), Page(slots), Page(slots)
         self._last_close = NONE
         self.digest = EventDigest(symbols)
@@ -352,6 +356,9 @@ class TaskCore:
             lines = self._writers[slot].marks(records)
             self.digest.update(symbol, "pnl", lines.data.data)
             self._marks.add(slot, records["row"], *lines)
+            equity = np.empty((3, len(records)), np.int64)
+            equity[0], equity[1], equity[2] = records["barrier"], self._members[slot], records["equity"]
+            self._equity.append(equity)
         if log["n_orders"]:
             records = log["orders"][: log["n_orders"]]
             self._orders.add(slot, records["barrier"], *self._writers[slot].orders(records))
@@ -377,7 +384,9 @@ class TaskCore:
             if items is not None:
                 orders = orders.replace(_NO_ITEMS, b'"orders":[' + items[:-1] + b"]", 1)
         events, marks = self._fills.lines, self._marks.lines
-        return StepOutput(orders, self._fills.take(), self._marks.take(), events, marks)
+        equity = np.concatenate(self._equity, axis=1) if self._equity else None
+        self._equity = []
+        return StepOutput(orders, self._fills.take(), self._marks.take(), events, marks, equity)
 
     def finish(self) -> StepOutput:
         """The data ended: orders that met no next bar expire. Call it once, at END."""

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streambot.domain.ticks import TickBlock
+from streambot.jit import njit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -131,17 +132,51 @@ class Framing:
     def _blocks(self, ticks: TickBlock) -> list[TickBlock]:
         if self._partitions == 1:
             return [ticks]
-        owner = self._partition_of[ticks.instrument]
-        # A stable sort of small integers is a radix sort: one pass, whatever the partitions are.
-        order = np.argsort(owner, kind="stable")
-        ends = np.cumsum(np.bincount(owner, minlength=self._partitions))
-        blocks: list[TickBlock] = []
-        begin = 0
-        for end in ends.tolist():
-            rows = order[begin:end]
-            blocks.append(TickBlock(*(column[rows] for column in ticks)))  # type: ignore[arg-type]
-            begin = end
-        return blocks
+        count = len(ticks)
+        out = TickBlock(
+            instrument=np.empty(count, np.uint16),
+            bar=np.empty(count, ticks.bar.dtype),
+            flags=np.empty(count, np.uint8),
+            ts=np.empty(count, np.int64),
+            price=np.empty(count, np.int64),
+            size=np.empty(count, np.int64),
+        )
+        ends = np.zeros(self._partitions, np.int64)
+        _scatter(self._partition_of, ticks, out, ends)
+        starts = [0, *ends.tolist()[:-1]]
+        return [
+            TickBlock(*(column[start:end] for column in out))  # type: ignore[arg-type]
+            for start, end in zip(starts, ends.tolist(), strict=True)
+        ]
+
+
+@njit
+def _scatter(
+    partition_of: npt.NDArray[np.uint16], ticks: TickBlock, out: TickBlock, ends: Int64Array
+) -> None:
+    """Copy the rows of each partition behind one another; `ends` gets where each partition ends."""
+    for row in range(len(ticks.instrument)):
+        ends[partition_of[ticks.instrument[row]]] += 1
+    total = 0
+    for partition in range(len(ends)):
+        total += ends[partition]
+        ends[partition] = total - ends[partition]
+    # Locals, because each attribute of a tuple of arrays counts references in the loop.
+    instrument, bar, flags = ticks.instrument, ticks.bar, ticks.flags
+    ts, price, size = ticks.ts, ticks.price, ticks.size
+    out_instrument, out_bar, out_flags = out.instrument, out.bar, out.flags
+    out_ts, out_price, out_size = out.ts, out.price, out.size
+    for row in range(len(ts)):
+        number = instrument[row]
+        partition = partition_of[number]
+        at = ends[partition]
+        ends[partition] = at + 1
+        out_instrument[at] = number
+        out_bar[at] = bar[row]
+        out_flags[at] = flags[row]
+        out_ts[at] = ts[row]
+        out_price[at] = price[row]
+        out_size[at] = size[row]
 
 
 class WindowFrames:

@@ -61,27 +61,20 @@ class PortfolioDrawdown:
         self._closed = [0] * partitions
         self._new = 0
 
-    def add(
-        self,
-        partition: int,
-        barrier: Int64Array,
-        instrument: Int64Array,
-        equity: Int64Array,
-        closed: int,
-    ) -> None:
-        """Count marks of one partition, in the order they were made.
+    def add(self, partition: int, marks: Int64Array | None, closed: int) -> None:
+        """Count marks of one partition, those of an instrument in the order they were made.
 
         Args:
             partition: where they come from.
-            barrier: last barrier closed before each mark, [n], never decreasing.
-            instrument: number of its instrument, [n].
-            equity: money units of that instrument, [n].
+            marks: last barrier closed before each mark, number of its instrument, equity in money
+                units of that instrument, [3, n]; None: no marks.
             closed: barriers that the partition has closed now.
         """
-        if len(barrier):
-            amounts = equity * self._scale[instrument]
-            self._waiting[partition].append(np.stack((barrier, instrument, amounts)))
-            self._new += len(barrier)
+        if marks is not None and marks.shape[1]:
+            marks = marks[:, np.argsort(marks[0], kind="stable")]
+            marks[2] *= self._scale[marks[1]]
+            self._waiting[partition].append(marks)
+            self._new += marks.shape[1]
         self._closed[partition] = closed
         if self._new >= _SETTLE_MARKS:
             self._new = 0

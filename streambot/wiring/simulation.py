@@ -544,10 +544,10 @@ def _recount_marks(
             partition = owner(line)
             waiting[partition].append(line)
             if len(waiting[partition]) == _RECOUNT_LINES:
-                watch.count_marks(partition, b"".join(waiting[partition]))
+                watch.recount(partition, b"".join(waiting[partition]))
                 waiting[partition].clear()
     for partition, start in enumerate(starts):
-        watch.count_marks(partition, b"".join(waiting[partition]), start.reader.barrier)
+        watch.recount(partition, b"".join(waiting[partition]), start.reader.barrier)
 
 
 def _now() -> str:

@@ -95,7 +95,7 @@ class Watch:
         self._backlog.processed(1, frame.size)
         if "fills" not in frame.recorded:
             self._published_at.pop((frame.partition, frame.frame_seq), None)
-        self.count_marks(frame.partition, frame.recorded.get("pnl", b""), frame.closed)
+        self.drawdown.add(frame.partition, frame.equity, frame.closed)
         for stream, lines in frame.recorded.items():
             self._observer.recorded(stream, frame.partition, lines)
 
@@ -105,8 +105,8 @@ class Watch:
         if published is not None:
             self.latency.add(at - published)
 
-    def count_marks(self, partition: int, lines: bytes, closed: int | None = None) -> None:
-        """Follow the portfolio through lines of `pnl` of one partition.
+    def recount(self, partition: int, lines: bytes, closed: int | None = None) -> None:
+        """Follow the portfolio through lines of `pnl` that an earlier process wrote.
 
         Args:
             partition: whose lines they are.
@@ -116,13 +116,11 @@ class Watch:
         marks = self._marks.decode_lines(lines) if lines else []
         if closed is None:
             closed = marks[-1].barrier + 1 if marks else 0
-        self.drawdown.add(
-            partition,
-            np.array([mark.barrier for mark in marks], np.int64),
-            np.array([self._number[mark.instrument] for mark in marks], np.int64),
-            np.array([int(mark.equity.replace(".", "")) for mark in marks], np.int64),
-            closed,
-        )
+        columns = [
+            (mark.barrier, self._number[mark.instrument], int(mark.equity.replace(".", "")))
+            for mark in marks
+        ]
+        self.drawdown.add(partition, np.array(columns, np.int64).reshape(-1, 3).T.copy(), closed)
 
     def end(self) -> None:
         """The last frame is through: the wall time of the run stops."""

@@ -64,7 +64,7 @@ def test_any_arrival_of_marks_gives_the_drawdown_of_the_definition(
             taken, queues[p] = queues[p][:size], queues[p][size:]
             closed = queues[p][0][0] + 1 if queues[p] else 22
             rows = np.array(taken, np.int64).reshape(-1, 3)
-            portfolio.add(p, rows[:, 0], rows[:, 1], rows[:, 2], closed)
+            portfolio.add(p, rows.T.copy(), closed)
         falls = portfolio.finish()
     finally:
         drawdown._SETTLE_MARKS = before
@@ -79,5 +79,5 @@ def test_marks_do_not_pile_up():
     portfolio = PortfolioDrawdown(SLOTS[:1], 1)
     for k in range(0, 100_000, 1_000):
         barrier = np.arange(k, k + 1_000)
-        portfolio.add(0, barrier, np.zeros(1_000, np.int64), barrier, k + 1_000)
+        portfolio.add(0, np.stack((barrier, np.zeros(1_000, np.int64), barrier)), k + 1_000)
     assert portfolio.waiting < 10_000
