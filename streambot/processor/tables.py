@@ -18,9 +18,10 @@ from streambot.processor.durable import disk_error
 from streambot.processor.stream_files import file_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 4 << 20
 _DECIMAL = pa.decimal128(38, MAX_MONEY_DECIMALS)
 _COMMON = [
     ("instrument", pa.string()),
@@ -102,19 +103,25 @@ def write_table(folder: Path, stream: str) -> Path:
     schema = SCHEMAS[stream]
     try:
         with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-            if source.stat().st_size:
-                reader = pj.open_json(
-                    source,
-                    read_options=pj.ReadOptions(block_size=_BLOCK_BYTES),
+            for block in _blocks(source):
+                table = pj.read_json(
+                    pa.BufferReader(block),
+                    read_options=pj.ReadOptions(use_threads=False, block_size=len(block)),
                     parse_options=pj.ParseOptions(
                         explicit_schema=schema, unexpected_field_behavior="ignore"
                     ),
                 )
-                for batch in reader:
-                    writer.write_batch(batch.select(schema.names))
+                writer.write_table(table.select(schema.names))
         partial.replace(target)
     except OSError as cause:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise disk_error(target, cause) from cause
     return target
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """The file in blocks of whole lines."""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block + file.readline()
