@@ -23,16 +23,10 @@ from streambot.domain.bars import BarBlock
 from streambot.domain.errors import DataError, UsageError
 from streambot.domain.events import Action, ActionKind, EngineEvent, Mark, SubmitOrder
 from streambot.domain.ticks import TickBlock
+from streambot.engine.barrier import end_of_data
 from streambot.engine.decode import action_code, decode_events, decode_marks, encode_orders
-from streambot.engine.drive import (
-    NO_VIEWS,
-    Calendar,
-    advance_bars,
-    advance_ticks,
-    empty_calendar,
-    make_log,
-)
-from streambot.engine.kernel import end_of_data
+from streambot.engine.drive import NO_VIEWS, advance_bars, advance_ticks, make_log
+from streambot.engine.ordering import Calendar, empty_calendar
 from streambot.engine.scripts import Script
 from streambot.engine.slots import (
     ACT_HOLD,

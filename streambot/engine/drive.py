@@ -15,74 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from streambot.domain.ticks import TickFlag
-from streambot.engine.kernel import (
-    breach,
-    measure_risk,
-    on_tick,
-    quiet_range,
-    reject_now,
-    settle_expired,
-    stamp_close,
-    stays_quiet,
-    write_mark,
-)
-from streambot.engine.premium import (
-    current_atr,
-    model_price,
-    pick_expiry,
-    round_up,
-    trading_days,
-)
-from streambot.engine.scripts import Script, decide
-from streambot.engine.slots import (
-    ACT_CLOSE,
-    ACT_HOLD,
-    CAPACITY,
-    CAUSE_BARRIER,
-    CAUSE_SESSION,
-    LOG,
-    MODEL_GIVEN,
-    MODEL_NONE,
-    NONE,
-    REJ_DUPLICATE,
-    REJ_NO_BAR,
-    ROOM,
-    SLOT,
-    VIEW_FIELDS,
-)
-from streambot.engine.trailing import width_from_atr
+from streambot.engine.barrier import close_market, judge, revalue, stamp_close, write_due
+from streambot.engine.kernel import on_tick, settle_expired
+from streambot.engine.ordering import submit, submit_stock, take_given, take_stale
+from streambot.engine.quiet import quiet_range, stays_quiet
+from streambot.engine.slots import ACT_HOLD, CAPACITY, LOG, NONE, ROOM, SLOT, VIEW_FIELDS
 from streambot.engine.valuation import equity_at, unrealized_at
 from streambot.jit import njit
-from streambot.market.atr import ATR_PERIOD, true_range, update_atr
 from streambot.market.path import low_first, path_offset
 
 Record = Any
-_BREACH, _MARK = 1, 2
-_SCRIPT_NONE = int(Script.NONE)
 _BAR_OPEN = int(TickFlag.BAR_OPEN)
 _BAR_CLOSE = int(TickFlag.BAR_CLOSE)
 _SESSION_CLOSE = int(TickFlag.SESSION_CLOSE)
-
-
-class Calendar(NamedTuple):
-    """What a slot knows of the future: sessions by the calendar, contracts of its chain.
-
-    Attributes:
-        opens, closes: sessions, UTC ns, int64 [n], increasing.
-        expiries: contracts, UTC ns, int64 [k], increasing.
-        lots: lot size of each contract, int64 [k]; 0: the instrument's own.
-    """
-
-    opens: npt.NDArray[np.int64]
-    closes: npt.NDArray[np.int64]
-    expiries: npt.NDArray[np.int64]
-    lots: npt.NDArray[np.int64]
-
-
-def empty_calendar() -> Calendar:
-    """For slots that hold no options."""
-    none = np.zeros(0, np.int64)
-    return Calendar(none, none, none, none)
 
 
 class Ahead(NamedTuple):
@@ -111,149 +56,6 @@ def make_log() -> npt.NDArray[np.void]:
 
 
 @njit
-def begin_order(p: Record, s: Record, order: Record, action: int, quantity: int) -> None:
-    """Turn an agent's answer at the close that `s` describes into an order.
-
-    The width of the trailing stop comes from completed bars only.
-    """
-    order.barrier = s.barrier
-    order.ts = s.close_ts
-    order.action = action
-    order.quantity = 0 if action == ACT_CLOSE else quantity
-    order.premium = NONE
-    order.expiry = NONE
-    order.width = NONE
-    order.lot_size = NONE
-    order.model = MODEL_NONE
-    if action != ACT_CLOSE:
-        order.width = width_from_atr(p.trail_atr, s.atr) if p.trail_bp == 0 else 1
-
-
-@njit
-def add_contract(p: Record, s: Record, calendar: Any, order: Record) -> None:
-    """Contract, lot size and premium of an option's entry, from completed bars only."""
-    k = pick_expiry(p, calendar.opens, calendar.closes, calendar.expiries, s.close_ts)
-    days = 0.0
-    if k >= 0:
-        if p.expires_after > 0:
-            order.expiry = calendar.closes[k]
-        else:
-            order.expiry = calendar.expiries[k]
-            if calendar.lots[k] > 0:
-                order.lot_size = calendar.lots[k]
-        days = trading_days(calendar.opens, calendar.closes, s.close_ts, order.expiry)
-    atr = current_atr(p, s)
-    order.model = p.premium_model
-    if not np.isnan(atr) and k >= 0:
-        order.premium = round_up(model_price(p.premium_model, p.premium_k, atr, days, 0.0))
-    elif not np.isnan(atr):
-        # Without a contract the reason is `no_expiry`, not the premium.
-        order.premium = 1
-
-
-@njit
-def wait_with(s: Record, order: Record) -> None:
-    """Make a complete order the one that waits for the next bar."""
-    s.order_action = order.action
-    s.order_quantity = order.quantity
-    s.order_premium = order.premium
-    s.order_expiry = order.expiry
-    s.order_width = order.width
-    s.order_lot_size = order.lot_size
-    s.order_model = order.model if order.model != MODEL_NONE else MODEL_GIVEN
-    s.order_ts = s.close_ts
-
-
-@njit
-def _submit(p: Record, s: Record, calendar: Any, log: Record, action: int, quantity: int) -> None:
-    order = log.orders[log.n_orders]
-    begin_order(p, s, order, action, quantity)
-    if p.is_option != 0 and action != ACT_CLOSE:
-        add_contract(p, s, calendar, order)
-    wait_with(s, order)
-    log.n_orders += 1
-
-
-@njit
-def _submit_stock(p: Record, s: Record, log: Record, action: int, quantity: int) -> None:
-    """`_submit` without the calendar: handing over its arrays costs more than the order itself."""
-    order = log.orders[log.n_orders]
-    begin_order(p, s, order, action, quantity)
-    wait_with(s, order)
-    log.n_orders += 1
-
-
-@njit
-def _take_given(s: Record, given: Record, log: Record, barrier: int, row: int) -> None:
-    """Orders from outside at a close of this slot: the first that answers it waits."""
-    take_stale(s, given, log, barrier, row)
-    taken = False
-    while log.n_given < len(given) and given[log.n_given].barrier == barrier:
-        g = given[log.n_given]
-        if taken:
-            reject_now(s, log, g.ts, g.action, g.quantity, REJ_DUPLICATE, row)
-        else:
-            wait_with(s, g)
-            taken = True
-        log.n_given += 1
-        if log.n_events + ROOM > CAPACITY:
-            break
-
-
-@njit
-def take_stale(s: Record, given: Record, log: Record, barrier: int, row: int) -> None:
-    """Orders from outside for barriers before `barrier` at which this slot closed no bar."""
-    while log.n_given < len(given) and given[log.n_given].barrier < barrier:
-        g = given[log.n_given]
-        reject_now(s, log, g.ts, g.action, g.quantity, REJ_NO_BAR, row)
-        log.n_given += 1
-        if log.n_events + ROOM > CAPACITY:
-            break
-
-
-@njit
-def _close_market(p: Record, s: Record, session_close: bool) -> None:
-    """The decision bar is complete: ATR; with the session's last bar the daily bar too.
-
-    Kept only where something is measured in them: the bar's for a trailing stop in ATR, the day's
-    for a premium.
-    """
-    if p.trail_bp == 0:
-        high, low = float(s.bar_high), float(s.bar_low)
-        spread = true_range(high, low, float(s.prev_close), s.prev_close != NONE)
-        s.atr = update_atr(s.atr, s.atr_count, spread, ATR_PERIOD)
-        s.atr_count += 1
-        s.prev_close = s.last_price
-    if p.is_option == 0:
-        return
-    if s.day_open == NONE:
-        s.day_open, s.day_high, s.day_low = s.bar_open, s.bar_high, s.bar_low
-    else:
-        s.day_high = max(s.day_high, s.bar_high)
-        s.day_low = min(s.day_low, s.bar_low)
-    if session_close:
-        day = true_range(
-            float(s.day_high), float(s.day_low), float(s.day_prev_close), s.day_prev_close != NONE
-        )
-        s.daily_atr = update_atr(s.daily_atr, s.daily_count, day, ATR_PERIOD)
-        s.daily_count += 1
-        s.day_prev_close = s.last_price
-        s.day_open = NONE
-
-
-@njit
-def _revalue(p: Record, s: Record, calendar: Any) -> None:
-    """Marked valuation: the proxy's price with what is known now, less intrinsic value."""
-    atr = current_atr(p, s)
-    if np.isnan(atr):
-        return
-    moneyness = s.side * (s.last_price - s.entry_price)
-    days = trading_days(calendar.opens, calendar.closes, s.close_ts, s.expiry)
-    price = model_price(p.premium_model, p.premium_k, atr, days, float(moneyness))
-    s.time_value = max(0, round_up(price) - max(0, moneyness))
-
-
-@njit
 def _view(p: Record, s: Record, views: Any, at: int, position: int) -> None:
     """What a Python agent may see at this close; fields in the order of `VIEW_FIELDS`."""
     price = s.last_price
@@ -274,44 +76,6 @@ def _view(p: Record, s: Record, views: Any, at: int, position: int) -> None:
     views[14, at] = unrealized_at(p, s, price)
     views[15, at] = s.halted
     views[16, at] = position
-
-
-@njit
-def _judge(
-    p: Record, s: Record, ring: Record, ts: int, session_close: bool
-) -> tuple[int, int, int]:
-    """Risk, and what is due at this close: bits of `_BREACH` and `_MARK`; a script's answer.
-
-    It writes nothing: a loop without calls that write runs three times faster, so both drivers
-    leave it only where something is due.
-    """
-    due = 0
-    if measure_risk(p, s):
-        due |= _BREACH
-        if p.halt_on_breach != 0:
-            # The script must know; `breach` says it to everybody else.
-            s.halted = 1
-    if session_close or ts >= s.next_mark:
-        due |= _MARK
-    action, quantity = ACT_HOLD, 0
-    if p.script != _SCRIPT_NONE:
-        action, quantity = decide(p, s, ring)
-    return due, action, quantity
-
-
-@njit
-def _write_due(
-    p: Record, s: Record, log: Record, ts: int, session_close: bool, row: int, due: int
-) -> None:
-    """What `_judge` found due: the breach, then the mark."""
-    if due & _BREACH:
-        breach(p, s, log, ts, row)
-    if due & _MARK:
-        cause = CAUSE_SESSION if session_close else CAUSE_BARRIER
-        write_mark(p, s, log, ts, cause, s.last_price, row)
-        # At most one mark per `mark_every` of event time, on its multiples in UTC.
-        if p.mark_every > 0:
-            s.next_mark = (ts // p.mark_every + 1) * p.mark_every
 
 
 @njit
@@ -347,7 +111,7 @@ def _begin(
     if back_to >= 0:
         slots[i] = states[back_to]
     if action != ACT_HOLD:
-        _submit(p, slots[i], calendar, log, action, quantity)
+        submit(p, slots[i], calendar, log, action, quantity)
 
 
 @njit
@@ -436,19 +200,19 @@ def advance_ticks(
             session_close = (flags & _SESSION_CLOSE) != 0
             settle_expired(p, s, log, close_ts, r)
             stamp_close(s, barrier_lo + k, close_ts)
-            _close_market(p, s, session_close)
+            close_market(p, s, session_close)
             if s.side != 0 and p.marked != 0:
-                _revalue(p, s, calendar)
-            due, act, lots = _judge(p, s, ring, close_ts, session_close)
+                revalue(p, s, calendar)
+            due, act, lots = judge(p, s, ring, close_ts, session_close)
             if due != 0:
-                _write_due(p, s, log, close_ts, session_close, r, due)
+                write_due(p, s, log, close_ts, session_close, r, due)
             if act != ACT_HOLD:
                 if p.is_option != 0:
-                    _submit(p, s, calendar, log, act, lots)
+                    submit(p, s, calendar, log, act, lots)
                 else:
-                    _submit_stock(p, s, log, act, lots)
+                    submit_stock(p, s, log, act, lots)
             if log.n_given < n_given:
-                _take_given(s, given, log, s.barrier, r)
+                take_given(s, given, log, s.barrier, r)
             low, high, until = quiet_range(p, s)
             if most_views > 0:
                 _view(p, s, shown, views, j)
@@ -535,8 +299,8 @@ def advance_bars(
             s.bar_open_ts, s.bar_open, s.bar_high, s.bar_low = t, o, h, lo
             s.bar_volume = max(0, volumes[b])
             stamp_close(s, barrier_lo + b, close_ts)
-            _close_market(p, s, last_of_day)
-            due, act, lots = _judge(p, s, ring, close_ts, last_of_day)
+            close_market(p, s, last_of_day)
+            due, act, lots = judge(p, s, ring, close_ts, last_of_day)
             if due != 0 or act != ACT_HOLD or always_leave or b + 1 == len(opens):
                 break
             b += 1
@@ -546,19 +310,19 @@ def advance_bars(
             s.bar_volume = max(0, volumes[b])
             settle_expired(p, s, log, close_ts, b)
             stamp_close(s, barrier_lo + b, close_ts)
-            _close_market(p, s, last_of_day)
+            close_market(p, s, last_of_day)
             if s.side != 0 and p.marked != 0:
-                _revalue(p, s, calendar)
-            due, act, lots = _judge(p, s, ring, close_ts, last_of_day)
+                revalue(p, s, calendar)
+            due, act, lots = judge(p, s, ring, close_ts, last_of_day)
         if due != 0:
-            _write_due(p, s, log, close_ts, last_of_day, b, due)
+            write_due(p, s, log, close_ts, last_of_day, b, due)
         if act != ACT_HOLD:
             if p.is_option != 0:
-                _submit(p, s, calendar, log, act, lots)
+                submit(p, s, calendar, log, act, lots)
             else:
-                _submit_stock(p, s, log, act, lots)
+                submit_stock(p, s, log, act, lots)
         if log.n_given < n_given:
-            _take_given(s, given, log, s.barrier, b)
+            take_given(s, given, log, s.barrier, b)
         b += 1
         if most_views > 0:
             _view(p, s, shown, views, b)

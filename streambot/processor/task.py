@@ -21,16 +21,11 @@ import numpy.typing as npt
 
 from streambot.domain.errors import DataError
 from streambot.domain.events import ActionKind, OrdersThrough, SubmitOrder
+from streambot.engine.barrier import end_of_data
 from streambot.engine.decode import REASONS, encode_orders
-from streambot.engine.drive import (
-    NO_VIEWS,
-    Calendar,
-    advance_ticks,
-    empty_calendar,
-    make_log,
-    take_stale,
-)
-from streambot.engine.kernel import end_of_data, settle_expired
+from streambot.engine.drive import NO_VIEWS, advance_ticks, make_log
+from streambot.engine.kernel import settle_expired
+from streambot.engine.ordering import Calendar, empty_calendar, take_stale
 from streambot.engine.scripts import Script
 from streambot.engine.slots import (
     ACT_HOLD,
@@ -357,7 +352,11 @@ class TaskCore:
             self.digest.update(symbol, "pnl", lines.data.data)
             self._marks.add(slot, records["row"], *lines)
             equity = np.empty((3, len(records)), np.int64)
-            equity[0], equity[1], equity[2] = records["barrier"], self._members[slot], records["equity"]
+            equity[0], equity[1], equity[2] = (
+                records["barrier"],
+                self._members[slot],
+                records["equity"],
+            )
             self._equity.append(equity)
         if log["n_orders"]:
             records = log["orders"][: log["n_orders"]]

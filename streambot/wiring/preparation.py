@@ -15,7 +15,7 @@ from streambot.data.timeline import Plan, Timeline
 from streambot.domain.config import SimulationConfig
 from streambot.domain.errors import ConfigError, DataError
 from streambot.domain.units import NANOS_PER_DAY
-from streambot.engine.drive import Calendar, empty_calendar
+from streambot.engine.ordering import Calendar, empty_calendar
 from streambot.engine.scripts import Script
 from streambot.market.atr import ATR_PERIOD, true_range, update_atr
 from streambot.processor.agents import StrategyFactory, load_agent
@@ -155,7 +155,9 @@ def _context(timeline: Timeline, plan: Plan, feed: Feed, config: SimulationConfi
 
 def daily_history(feed: Feed, until: int, config: SimulationConfig) -> tuple[float, int, int]:
     """Wilder's ATR of the daily bars of `feed` before `until`, ticks; true ranges in it; last close."""
-    history = Timeline([feed], decision_ns=NANOS_PER_DAY, end=until, round_prices=config.round_prices)
+    history = Timeline(
+        [feed], decision_ns=NANOS_PER_DAY, end=until, round_prices=config.round_prices
+    )
     try:
         history.plan()
     except DataError:

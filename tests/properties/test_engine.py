@@ -28,7 +28,7 @@ from streambot.domain.instruments import (
     Valuation,
 )
 from streambot.engine.backtesting import BacktestingEngine
-from streambot.engine.drive import Calendar
+from streambot.engine.ordering import Calendar
 from streambot.engine.scripts import Script
 from streambot.engine.slots import SlotLimits
 from tests.scenarios import ticks_of

@@ -21,7 +21,7 @@ from streambot.domain.instruments import (
     Valuation,
 )
 from streambot.engine.backtesting import BacktestingEngine
-from streambot.engine.drive import Calendar
+from streambot.engine.ordering import Calendar
 from streambot.engine.premium import bachelier, pick_expiry, round_up, trading_days
 from streambot.engine.scripts import Script
 from streambot.engine.slots import SlotLimits, make_params

@@ -22,7 +22,7 @@ from streambot.domain.events import (
 )
 from streambot.domain.instruments import Brokerage, Expiries, Instrument, InstrumentType, TrailBp
 from streambot.domain.ticks import TickBlock
-from streambot.engine.drive import Calendar
+from streambot.engine.ordering import Calendar
 from streambot.engine.scripts import Script
 from streambot.engine.strategy import Account, Bar
 from streambot.processor.journal import EventDigest, event_digest
