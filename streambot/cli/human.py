@@ -112,6 +112,12 @@ def size(count_bytes: int) -> str:
     raise AssertionError("unreachable")
 
 
+def few(parts: Sequence[str], most: int = 6) -> str:
+    """The first parts with commas, and how many more there are: `A, B and 48 more`."""
+    rest = len(parts) - most
+    return ", ".join(parts[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
 def place(path: Path | str) -> str:
     """A path as short as it is true: below the working folder without that folder."""
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from streambot.cli.human import count, duration, flow, place, span, table
+from streambot.cli.human import count, duration, few, flow, place, span, table
 from streambot.cli.settings import read_settings
 from streambot.domain.units import NANOS_PER_SECOND
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from streambot.domain.instruments import Instrument
 
 _SPEED = 100
-_FEW = 6
 _HEADINGS = (
     "instrument", "bars of", "bars", "sessions", "missing", "unknown", "outside", "rounded", "zero vol",
     "no vol", "rejected", "first to last",
@@ -79,8 +78,7 @@ class Inspection(NamedTuple):
         plan = self.plan
         yield from flow(
             [
-                ", ".join(place(file.path) for file in self.files[:3])
-                + (f" and {len(self.files) - 3} more" if len(self.files) > 3 else ""),
+                few([place(file.path) for file in self.files], 3),
                 count(len(plan.symbols), "instrument"),
                 f"{_length(plan.decision_ns)} bars",
                 count(plan.bars, "bar"),
@@ -208,7 +206,7 @@ def _notes(reports: Sequence[FeedReport]) -> Iterator[list[str]]:
         yield ["the length of a bar is the most common step of the data (1m?)"]
     backwards = [report.symbol for report in reports if report.newest_first]
     if backwards:
-        yield [f"the newest bar comes first, read from the end: {_few(backwards)}"]
+        yield [f"the newest bar comes first, read from the end: {few(backwards)}"]
     for field, what in _DOUBTS:
         yield from _counted(what, [(r.symbol, getattr(r, field)) for r in reports])
     for reason in sorted({reason for report in reports for reason in report.rejected}):
@@ -219,12 +217,7 @@ def _notes(reports: Sequence[FeedReport]) -> Iterator[list[str]]:
 def _counted(what: str, counts: Sequence[tuple[str, int]]) -> Iterator[list[str]]:
     found = [f"{symbol} {number:,}" for symbol, number in counts if number]
     if found:
-        yield [what + ":", _few(found)]
-
-
-def _few(parts: Sequence[str]) -> str:
-    rest = len(parts) - _FEW
-    return ", ".join(parts[:_FEW]) + (f" and {rest} more" if rest > 0 else "")
+        yield [what + ":", few(found)]
 
 
 def _durations(plan: Plan) -> list[str]:

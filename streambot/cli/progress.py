@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streambot.cli.console import console, on_terminal, say, terminal_width, warn
 from streambot.cli.fill_teller import FillTeller
-from streambot.cli.human import count, duration, flow, moment, percent, place, span, speed
+from streambot.cli.human import count, duration, few, flow, moment, percent, place, span, speed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 10.0
 LONG_RUN_S = 600
+MOST_WARNINGS = 8
+"""All of them stand in `summary.json`."""
 
 
 class ConsoleObserver:
@@ -54,6 +56,10 @@ class ConsoleObserver:
     def planned(self, plan: RunPlan) -> None:
         """Print the banner, and start the bar on a terminal."""
         self.plan = plan
+        untold = len(self._warned) - MOST_WARNINGS
+        if untold > 0:
+            with self._reader():
+                warn(f"and {untold:,} more like these, all in {place(plan.folder)}/summary.json")
         if self._quiet:
             return
         with self._reader():
@@ -100,8 +106,9 @@ class ConsoleObserver:
         if message in self._warned:
             return
         self._warned.add(message)
-        with self._reader():
-            warn(message)
+        if len(self._warned) <= MOST_WARNINGS:
+            with self._reader():
+                warn(message)
 
     def close(self) -> None:
         """Take the bar away; the summary follows."""
@@ -127,7 +134,7 @@ def banner(plan: RunPlan, width: int | None = None) -> list[str]:
     blocks = [
         [
             f"run {plan.run}",
-            ", ".join(plan.instruments),
+            few(plan.instruments),
             count(plan.sessions, "session"),
             count(plan.bars, "bar"),
             count(plan.ticks, "tick"),

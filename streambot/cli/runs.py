@@ -10,7 +10,7 @@ import typer
 
 from streambot.cli.console import emit, say, show, terminal_width, write_line
 from streambot.cli.groups import AsJson, several
-from streambot.cli.human import amount, duration, flow, place, table
+from streambot.cli.human import amount, duration, few, flow, place, table
 from streambot.cli.seen_run import SeenRun, read_summary, see_run, see_runs
 from streambot.cli.settings import RunsDir, runs_folder
 
@@ -77,7 +77,7 @@ def show_one(
         f"run {record.run}",
         seen.state,
         f"started {_utc(record.started_at)} UTC",
-        ", ".join(seen.traded.instruments),
+        few(list(seen.traded.instruments)),
         f"broker {record.broker}",
         f"files in {place(seen.path)}",
     ]

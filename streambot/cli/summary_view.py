@@ -22,6 +22,7 @@ _HEADINGS = (
     "max drawdown", "lots", "proxied",
 )  # fmt: skip
 _NUMBERS = "|".join(_HEADINGS[1:])
+_MOST_WARNINGS = 8
 _MAY_GO = "ticks|bars|proxied|rejected|lots"
 
 
@@ -160,8 +161,11 @@ def _facts(summary: Summary) -> Iterator[tuple[str, list[str]]]:
     yield "policy", [summary.policy]
     yield "digest", [summary.digest]
     yield "files", [place(summary.folder)]
-    for warning in summary.warnings:
+    for warning in summary.warnings[:_MOST_WARNINGS]:
         yield "warning", [warning]
+    untold = len(summary.warnings) - _MOST_WARNINGS
+    if untold > 0:
+        yield "warning", [f"and {untold:,} more, all in {place(summary.folder)}/summary.json"]
 
 
 def _reasons(by_reason: dict[str, int]) -> str:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
+from streambot.cli import main
+
 LIMIT_S = 120
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -74,3 +76,19 @@ def wait_for(process: subprocess.Popen[str], words: str) -> str:
             raise AssertionError(f"ended before it said {words!r}: {read}")
         read += line
     return read
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run `streambot …` inside this process, for what needs no process of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("STREAMBOT_")]:
+        if name != "STREAMBOT_KERNEL_CACHE":
+            monkeypatch.delenv(name)
+
+    def whole(*arguments: str) -> Ended:
+        capfd.readouterr()
+        code = main.run(arguments)
+        return Ended(code, *capfd.readouterr())
+
+    return whole

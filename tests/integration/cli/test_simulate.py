@@ -89,15 +89,15 @@ def test_a_whole_run(run: Run, tmp_path: Path, digest: str) -> None:
         ("--instruments", "SPY_OPT,SPY"),
     ],
 )
-def test_one_digest_whatever_the_way(run: Run, digest: str, flags: tuple[str, ...]) -> None:
+def test_one_digest_whatever_the_way(here: Run, digest: str, flags: tuple[str, ...]) -> None:
     speed = () if "--speed" in flags else ("--speed", "max")
-    document = summary(run("simulate", *speed, "--json", *flags))
+    document = summary(here("simulate", *speed, "--json", *flags))
     assert document["digest"] == digest
     assert all(count in document for count in COUNTS)  # zeros included
 
 
-def test_json_leaves_stdout_to_one_object_and_quiet_leaves_stderr_empty(run: Run) -> None:
-    ended = run("simulate", "--speed", "max", "--json", "--quiet")
+def test_json_leaves_stdout_to_one_object_and_quiet_leaves_stderr_empty(here: Run) -> None:
+    ended = here("simulate", "--speed", "max", "--json", "--quiet")
     assert summary(ended)["state"] == "complete"
     assert ended.err == ""
 
@@ -232,14 +232,14 @@ class Silent:
     ],
 )  # fmt: skip
 def test_mistakes_have_their_code_and_help(
-    run: Run, tmp_path: Path, arguments: tuple[str, ...], code: int, words: list[str]
+    here: Run, tmp_path: Path, arguments: tuple[str, ...], code: int, words: list[str]
 ) -> None:
     (tmp_path / "mine.py").write_text(STRATEGY)
     (tmp_path / "syntax.py").write_text("def (\n")
     (tmp_path / "mine.csv").write_text(
         "time,open,high,low,close\n2024-03-04T14:30:00Z,1.00,1.02,0.98,1.01\n2024-03-04T14:31:00Z,1,1,1,1\n"
     )
-    ended = run("simulate", *arguments)
+    ended = here("simulate", *arguments)
     assert ended.code == code, ended
     assert ended.out == ""
     for word in words:
@@ -247,7 +247,7 @@ def test_mistakes_have_their_code_and_help(
     assert "Traceback" not in ended.err
 
 
-def test_a_port_that_is_no_broker_is_5(run: Run) -> None:
+def test_a_port_that_is_no_broker_is_5(here: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def hang_up() -> None:
@@ -260,7 +260,7 @@ def test_a_port_that_is_no_broker_is_5(run: Run) -> None:
         thread = threading.Thread(target=hang_up, daemon=True)
         thread.start()
         port = server.getsockname()[1]
-        ended = run("simulate", "--bootstrap-servers", f"127.0.0.1:{port}")
+        ended = here("simulate", "--bootstrap-servers", f"127.0.0.1:{port}")
         server.shutdown(socket.SHUT_RDWR)
     thread.join()
     assert ended.code == 5
@@ -268,7 +268,7 @@ def test_a_port_that_is_no_broker_is_5(run: Run) -> None:
 
 
 def test_a_persons_own_file_with_an_inferred_declaration_says_so_twice(
-    run: Run, tmp_path: Path
+    here: Run, tmp_path: Path
 ) -> None:
     rows = "".join(
         f"2024-03-04T{14 + n // 60:02d}:{n % 60:02d}:00Z,{1 + n / 100:.2f},{1.02 + n / 100:.2f},"
@@ -276,24 +276,24 @@ def test_a_persons_own_file_with_an_inferred_declaration_says_so_twice(
         for n in range(90)
     )
     (tmp_path / "mine.csv").write_text(f"time,open,high,low,close\n{rows}")
-    ended = run(
+    ended = here(
         "simulate", "--data", "mine.csv", "--infer-instruments", "-s", "max", "-p", "buy-hold"
     )
     assert ended.code == 0, ended.err
     assert "warning: mine is in no registry" in ended.err
     assert "mine is in no registry" in ended.out
-    declared = run("simulate", "--data", "mine.csv").err.split("\n\n", 1)[1]
+    declared = here("simulate", "--data", "mine.csv").err.split("\n\n", 1)[1]
     (tmp_path / "instruments.yaml").write_text(declared)  # pasted as it stands
-    again = run("simulate", "--data", "mine.csv", "-s", "max", "-p", "buy-hold")
+    again = here("simulate", "--data", "mine.csv", "-s", "max", "-p", "buy-hold")
     assert again.code == 0, again.err
     assert "no registry" not in again.out + again.err
 
 
-def test_what_a_strategy_prints_does_not_end_up_in_the_json(run: Run, tmp_path: Path) -> None:
+def test_what_a_strategy_prints_does_not_end_up_in_the_json(here: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from streambot.domain.events import HOLD\n"
         "class Mine:\n    def on_bar(self, bar, account):\n        print('hello')\n        return HOLD\n"
     )
-    ended = run("simulate", "-s", "max", "-p", "mine.py:Mine", "--json", "-q")
+    ended = here("simulate", "-s", "max", "-p", "mine.py:Mine", "--json", "-q")
     assert summary(ended)["state"] == "complete"
     assert ended.err.splitlines() == ["hello"] * 782

@@ -11,7 +11,7 @@ import pytest
 
 from streambot.cli.console import _console_of
 from streambot.cli.fill_teller import FILLS_A_SECOND
-from streambot.cli.progress import ConsoleObserver, banner
+from streambot.cli.progress import MOST_WARNINGS, ConsoleObserver, banner
 from streambot.cli.summary_view import summary_lines
 from streambot.report.summary import Latency
 from tests.unit.cli.run_folders import a_fill, write_run
@@ -215,6 +215,25 @@ def test_warnings_of_the_run_stand_in_its_summary() -> None:
     assert any(
         "inferred MINE" in line for line in summary_lines(a_summary(warnings=["inferred MINE"]))
     )
+
+
+def test_many_warnings_are_counted_not_poured_out(capsys: pytest.CaptureFixture[str]) -> None:
+    observer = ConsoleObserver(lambda: None)
+    many = [f"warning number {n}" for n in range(30)]
+    for message in many:
+        observer.warned(message)
+    observer.planned(a_plan())
+    said = capsys.readouterr().err
+    assert said.count("warning number") == MOST_WARNINGS
+    assert "and 22 more like these, all in runs/spy-7f3a/summary.json" in said
+    text = "\n".join(summary_lines(a_summary(warnings=many)))
+    assert text.count("warning number") == MOST_WARNINGS
+    assert "and 22 more" in text
+
+
+def test_many_instruments_are_counted() -> None:
+    text = banner(a_plan(instruments=tuple(f"S{n}" for n in range(50))))[0]
+    assert "S0, S1, S2, S3, S4, S5 and 44 more" in text
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
