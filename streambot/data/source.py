@@ -7,6 +7,7 @@ opinion. `reverse` reads a newest-first file from its end.
 from __future__ import annotations
 
 import bisect
+import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streambot.data.arrow import values_of
 from streambot.data.columns import ColumnMap, map_columns
 from streambot.data.stamps import (
     Place,
@@ -185,7 +187,9 @@ class ColumnReader:
             ):
                 raise DataError(f"column holds {kind}, not numbers", where=f"{self._where}:{name}")
             column = column.cast(pa.float64(), safe=False)
-        return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+        if column.null_count:
+            column = column.fill_null(float("nan"))
+        return values_of(column, np.float64)
 
     def read_codes(self, table: pa.RecordBatch, name: str, first_row: int) -> npt.NDArray[np.int32]:
         """Codes of the symbols of `table`; a symbol that is new gets the next one."""
@@ -199,7 +203,9 @@ class ColumnReader:
         codes = np.array(
             [self.codes.setdefault(str(word), len(self.codes)) for word in words], dtype=np.int32
         )
-        return np.asarray(codes[column.indices.to_numpy(zero_copy_only=False)], dtype=np.int32)
+        return np.asarray(
+            codes[values_of(column.indices, np.dtype(str(column.indices.type)))], dtype=np.int32
+        )
 
 
 def reversed_batch(batch: Batch) -> Batch:
@@ -354,12 +360,20 @@ class ParquetBars:
         kind = self._schema.field(self.columns.time).type
         if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
             return True
-        low, high = (
-            int(typed_stamps(pa.array([bound], kind), place=self.place, first_row=0)[0])
-            for bound in (statistics.min, statistics.max)
-        )
+        # As integers of the file's own unit: as Python's datetimes they would bring in pandas.
+        unit = _UNITS.get(json.loads(statistics.logical_type.to_json()).get("timeUnit", ""))
+        if unit is not None:
+            stored = pa.timestamp(unit, getattr(kind, "tz", None))
+            raw = np.array([statistics.min_raw, statistics.max_raw], np.int64)
+            bounds = pa.Array.from_buffers(stored, 2, [None, pa.py_buffer(raw)])
+        else:
+            bounds = pa.array([statistics.min, statistics.max], kind)
+        low, high = (int(t) for t in typed_stamps(bounds, place=self.place, first_row=0))
         margin = 0 if self.stamps is StampKind.INSTANT else NANOS_PER_DAY
         return high >= span[0] - margin and low < span[1] + margin
+
+
+_UNITS = {"milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns"}
 
 
 def _opened(path: Path, *, dictionary: str | None = None) -> pq.ParquetFile:

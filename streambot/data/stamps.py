@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from streambot.data.arrow import values_of
 from streambot.domain.errors import DataError
 from streambot.domain.units import NANOS_PER_DAY, NANOS_PER_SECOND
 
@@ -160,7 +161,7 @@ def _integers(column: pa.Array, factor: int, *, place: Place, first_row: int) ->
     if column.null_count:
         row = first_row + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
         raise DataError("the stamp is missing", where=place(row))
-    values = column.cast(pa.int64()).to_numpy()
+    values = values_of(column.cast(pa.int64()), np.int64)
     if factor != 1 and len(values):
         bound = np.iinfo(np.int64).max // factor
         if int(values.max()) > bound or int(values.min()) < -bound:
