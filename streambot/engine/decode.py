@@ -191,12 +191,16 @@ def encode_orders(orders: Sequence[SubmitOrder], barrier_ts: Iterable[int]) -> n
     return np.array(rows, ORDER)
 
 
+class NoActionError(TypeError):
+    """An agent answered something that is no `Action`."""
+
+
 def action_code(action: object) -> tuple[int, int]:
     """Code and lots of an agent's answer.
 
     Raises:
-        TypeError: the answer is no `Action`.
+        NoActionError: the answer is no `Action`.
     """
     if not isinstance(action, Action):
-        raise TypeError(f"expected an Action (buy(), sell(), CLOSE, HOLD), got {action!r}")
+        raise NoActionError(f"expected an Action (buy(), sell(), CLOSE, HOLD), got {action!r}")
     return ACTION_CODE[action.kind], action.quantity

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from streambot.domain.errors import StrategyError
 from streambot.domain.events import HOLD, Action, EngineEvent
-from streambot.engine.decode import action_code, decode_events
+from streambot.engine.decode import NoActionError, action_code, decode_events
 from streambot.engine.drive import Ahead, make_ahead
 from streambot.engine.slots import ACT_HOLD, CAPACITY, LOG, NONE, SLOT, VIEW_FIELDS
 from streambot.engine.trailing import distance_to_trail
@@ -272,12 +272,13 @@ class StrategyPlayer:
         except StrategyError:
             raise
         except Exception as error:
+            answered = isinstance(error, NoActionError)
+            said = str(error) if answered else f"{type(error).__name__}: {error}"
             raise StrategyError(
                 f"{type(self.strategy).__name__} failed at barrier "
-                f"{int(self.ahead.views[_AT['barrier'], at])} of {self._instrument.symbol}: "
-                f"{type(error).__name__}: {error}",
+                f"{int(self.ahead.views[_AT['barrier'], at])} of {self._instrument.symbol}: {said}",
                 where=users_line(error, type(self.strategy).on_bar),
-                hint="on_bar must return HOLD, CLOSE, buy(lots) or sell(lots)",
+                hint="on_bar must return HOLD, CLOSE, buy(lots) or sell(lots)" if answered else "",
             ) from error
         del bars[:seen]
         return seen, ACT_HOLD, 0

@@ -74,9 +74,11 @@ def load_agent(spec: str, *, folder: Path) -> Script | StrategyFactory:
         try:
             made: Strategy = found()
         except Exception as error:
+            # Where the call itself does not fit, no frame of the person's file is in the traceback.
+            inside = users_line(error)
             raise ConfigError(
                 f"{name}() failed: {type(error).__name__}: {error}",
-                where=users_line(error),
+                where=module if inside.startswith(__file__) else inside,
                 hint="a strategy is made without arguments, once per instrument",
             ) from error
         return made

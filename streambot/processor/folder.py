@@ -87,7 +87,9 @@ class RunFolder:
                 return cls(path, _lock(path), None)
         except OSError as cause:
             raise disk_error(runs_dir, cause) from cause
-        raise UsageError("found no free name for the run", where=str(runs_dir), hint="give --run NAME")
+        raise UsageError(
+            "found no free name for the run", where=str(runs_dir), hint="give --run NAME"
+        )
 
     @classmethod
     def open(cls, runs_dir: Path, name: str) -> Self:
@@ -232,7 +234,9 @@ def read_record(path: Path) -> RunRecord:
         raise ConfigError(f"cannot be read: {cause.strerror}", where=str(file)) from cause
     except msgspec.MsgspecError as cause:
         raise ConfigError(
-            f"is not what streambot writes: {cause}", where=str(file), hint="remove that run's folder"
+            f"is not what streambot writes: {cause}",
+            where=str(file),
+            hint="remove that run's folder",
         ) from cause
 
 

@@ -46,9 +46,7 @@ class Intake:
         """
         while True:
             await self._room.wait()
-            records = await self._source.read(
-                max_records=MAX_WAITING, timeout_s=_READ_TIMEOUT_S
-            )
+            records = await self._source.read(max_records=MAX_WAITING, timeout_s=_READ_TIMEOUT_S)
             for record in records:
                 self._queues[record.partition].put(record)
             self._moved(len(records))

@@ -32,7 +32,9 @@ class Page:
         self._size = 0
         self.lines = 0
 
-    def add(self, slot: int, rows: npt.NDArray[np.integer[Any]], data: Bytes, ends: Int64Array) -> None:
+    def add(
+        self, slot: int, rows: npt.NDArray[np.integer[Any]], data: Bytes, ends: Int64Array
+    ) -> None:
         """Add lines of one slot, in their order.
 
         Args:

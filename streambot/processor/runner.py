@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streambot.processor.stream_files import StreamFiles
-    from streambot.processor.task import SlotStatus, TaskCore
+    from streambot.processor.tally import SlotStatus
+    from streambot.processor.task import TaskCore
     from streambot.streams.ports import Sink
     from streambot.streams.sequence import SequenceGuard
 
@@ -286,9 +287,7 @@ class EngineRunner:
         while not self._worker.stopped:
             if self._worker.stopping and self._worker.at_barrier:
                 break
-            records = await self._source.read(
-                max_records=_READ_RECORDS, timeout_s=_READ_TIMEOUT_S
-            )
+            records = await self._source.read(max_records=_READ_RECORDS, timeout_s=_READ_TIMEOUT_S)
             if not records:
                 continue
             due = time.monotonic_ns() >= self._next_snapshot
@@ -376,7 +375,12 @@ class EngineRunner:
             )
 
     async def _append(
-        self, stream: str, value: bytes, *, timestamp_ms: int, headers: tuple[tuple[str, bytes], ...]
+        self,
+        stream: str,
+        value: bytes,
+        *,
+        timestamp_ms: int,
+        headers: tuple[tuple[str, bytes], ...],
     ) -> asyncio.Future[int]:
         assert self._sink is not None  # noqa: S101  # the callers' condition, for the checker
         stored = await self._sink.append(

@@ -22,19 +22,13 @@ import numpy.typing as npt
 from streambot.domain.errors import DataError
 from streambot.domain.events import ActionKind, OrdersThrough, SubmitOrder
 from streambot.engine.barrier import end_of_data
-from streambot.engine.decode import REASONS, encode_orders
+from streambot.engine.decode import encode_orders
 from streambot.engine.drive import NO_VIEWS, advance_ticks, make_log
 from streambot.engine.kernel import settle_expired
 from streambot.engine.ordering import Calendar, empty_calendar, take_stale
 from streambot.engine.scripts import Script
 from streambot.engine.slots import (
     ACT_HOLD,
-    EV_BREACHED,
-    EV_EXPIRED,
-    EV_FILLED,
-    EV_REJECTED,
-    EV_SETTLED,
-    MODEL_NONE,
     NONE,
     ORDER,
     PARAMS,
@@ -44,10 +38,10 @@ from streambot.engine.slots import (
     new_slot,
 )
 from streambot.engine.strategy import StrategyPlayer
-from streambot.engine.valuation import equity_at
-from streambot.jit import njit
 from streambot.processor.journal import EventDigest, LineWriter
 from streambot.processor.page import Page
+from streambot.processor.rows import rows_by_slot
+from streambot.processor.tally import SlotStatus, SlotTally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,11 +51,6 @@ if TYPE_CHECKING:
     from streambot.streams.frame import Frame
 
 SNAPSHOT_VERSION = 1
-_DETAILS = 16
-_KINDS = 5
-_TICKS = _KINDS * _DETAILS
-_PROXIED = _TICKS + 1
-_COUNTS = _PROXIED + 1
 
 
 class SlotContext(NamedTuple):
@@ -99,30 +88,6 @@ class StepOutput(NamedTuple):
     equity: npt.NDArray[np.int64] | None = None
 
 
-class SlotStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot as it stands: money units and ticks of its instrument, counts since the start."""
-
-    symbol: str
-    bars: int
-    ticks: int
-    capital: int
-    cash: int
-    equity: int
-    lots: int
-    realized_pnl: int
-    brokerage: int
-    max_drawdown: int
-    max_drawdown_peak: int
-    fills: int
-    proxied_fills: int
-    rejected: dict[str, int]
-    expired: dict[str, int]
-    settled: int
-    breached: int
-    halted: bool
-    last_price: int | None
-
-
 class _State(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot: positions in the ticks are the runner's business."""
 
@@ -132,36 +97,6 @@ class _State(msgspec.Struct, frozen=True, kw_only=True):
     rings: bytes
     counts: bytes
     strategies: list[Any]
-
-
-@njit
-def rows_by_slot(instrument: Any, slot_of: Any, slots: int) -> Any:
-    """Rows of each slot, in their order.
-
-    Args:
-        instrument: number of each row's instrument, uint16 [n].
-        slot_of: slot of each instrument of the run, int64; -1: of another partition.
-        slots: count of slots.
-
-    Returns:
-        Rows ordered by slot, int64 [n], and where each slot starts, int64 [slots + 1]; the last
-        is less than n where a row belongs to no slot here.
-    """
-    starts = np.zeros(slots + 1, np.int64)
-    for k in range(len(instrument)):
-        slot = slot_of[instrument[k]]
-        if slot >= 0:
-            starts[slot + 1] += 1
-    for slot in range(slots):
-        starts[slot + 1] += starts[slot]
-    at = starts.copy()
-    rows = np.empty(len(instrument), np.int64)
-    for k in range(len(instrument)):
-        slot = slot_of[instrument[k]]
-        if slot >= 0:
-            rows[at[slot]] = k
-            at[slot] += 1
-    return rows, starts
 
 
 class TaskCore:
@@ -196,7 +131,7 @@ class TaskCore:
         self._set_agent(agent, symbols)
         self._slots = np.concatenate([_NO_SLOTS, *(new_slot(p) for p in params)])
         self._rings = np.zeros(len(members), RING)
-        self._counts = np.zeros((len(members), _COUNTS), np.int64)
+        self._tally = SlotTally(len(members))
         self._calendars = []
         for slot, symbol in enumerate(symbols):
             known = context.get(symbol, SlotContext(empty_calendar()))
@@ -296,7 +231,7 @@ class TaskCore:
         used = int(self._log["n_given"][0])
         if used:
             del self._given[slot][:used]
-        self._counts[slot, _TICKS] += len(own)
+        self._tally.add_ticks(slot, len(own))
 
     def _after(self, slot: int, frame: Frame) -> None:
         """Barriers of the frame behind the slot's last row: settlement, and orders without a bar."""
@@ -342,7 +277,7 @@ class TaskCore:
         symbol = self.instruments[slot].symbol
         if log["n_events"]:
             records = log["events"][: log["n_events"]]
-            self._count(slot, records)
+            self._tally.count(slot, records)
             lines = self._writers[slot].events(records)
             self.digest.update(symbol, "fills", lines.data.data)
             self._fills.add(slot, records["row"], *lines)
@@ -362,13 +297,6 @@ class TaskCore:
             records = log["orders"][: log["n_orders"]]
             self._orders.add(slot, records["barrier"], *self._writers[slot].orders(records))
         log["n_events"] = log["n_marks"] = log["n_orders"] = 0
-
-    def _count(self, slot: int, records: npt.NDArray[np.void]) -> None:
-        codes = records["kind"] * _DETAILS + records["detail"]
-        self._counts[slot, :_TICKS] += np.bincount(codes, minlength=_TICKS)
-        proxied = (records["kind"] == EV_FILLED) & (records["premium_model"] != MODEL_NONE)
-        proxied |= records["kind"] == EV_SETTLED
-        self._counts[slot, _PROXIED] += int(proxied.sum())
 
     def _output(self, through: int, *, answered: bool) -> StepOutput:
         orders = None
@@ -410,7 +338,7 @@ class TaskCore:
             symbols=[instrument.symbol for instrument in self.instruments],
             slots=self._slots.tobytes(),
             rings=self._rings.tobytes(),
-            counts=self._counts.tobytes(),
+            counts=self._tally.counts.tobytes(),
             strategies=[None if p is None else p.state() for p in self._players],
         )
         return msgspec.msgpack.encode(state)
@@ -436,14 +364,14 @@ class TaskCore:
             raise DataError(f"is no snapshot of an engine task: {cause}") from cause
         symbols = [instrument.symbol for instrument in core.instruments]
         sizes = [len(state.slots), len(state.rings), len(state.counts), len(state.strategies)]
-        own = [core._slots.nbytes, core._rings.nbytes, core._counts.nbytes, len(symbols)]
+        own = [core._slots.nbytes, core._rings.nbytes, core._tally.counts.nbytes, len(symbols)]
         if (state.version, state.symbols, sizes) != (SNAPSHOT_VERSION, symbols, own):
             raise DataError(
                 "the snapshot was written by another version, or for other instruments",
                 hint="start the run again",
             )
         for mine, theirs in (
-            (core._slots, state.slots), (core._rings, state.rings), (core._counts, state.counts)
+            (core._slots, state.slots), (core._rings, state.rings), (core._tally.counts, state.counts)
         ):  # fmt: skip
             if mine.size:
                 mine[:] = np.frombuffer(theirs, mine.dtype).reshape(mine.shape)
@@ -454,36 +382,10 @@ class TaskCore:
 
     def status(self) -> list[SlotStatus]:
         """How the slots of this partition stand."""
-        return [self._status(slot) for slot in range(len(self.instruments))]
-
-    def _status(self, slot: int) -> SlotStatus:
-        s, p = self._slots[slot], self._params[slot]
-        counts = self._counts[slot, :_TICKS].reshape(_KINDS, _DETAILS)
-        price = int(s["last_price"])
-        cash = int(s["cash"])
-        return SlotStatus(
-            symbol=self.instruments[slot].symbol,
-            bars=int(s["bars"]),
-            ticks=int(self._counts[slot, _TICKS]),
-            capital=int(p["capital"]),
-            cash=cash,
-            equity=cash if price == NONE else int(equity_at(p, s, price)),
-            lots=int(s["side"] * s["quantity"]),
-            realized_pnl=int(s["realized"]),
-            brokerage=int(s["brokerage_paid"]),
-            max_drawdown=int(s["max_drawdown"]),
-            max_drawdown_peak=int(s["drawdown_peak"]),
-            fills=int(counts[EV_FILLED].sum() + counts[EV_SETTLED].sum()),
-            proxied_fills=int(self._counts[slot, _PROXIED]),
-            rejected={
-                str(reason): int(counts[EV_REJECTED, code]) for code, reason in enumerate(REASONS)
-            },
-            expired={"gap": int(counts[EV_EXPIRED, 0]), "end_of_data": int(counts[EV_EXPIRED, 1])},
-            settled=int(counts[EV_SETTLED].sum()),
-            breached=int(counts[EV_BREACHED].sum()),
-            halted=bool(s["halted"]),
-            last_price=None if price == NONE else price,
-        )
+        return [
+            self._tally.status(slot, instrument.symbol, self._params[slot], self._slots[slot])
+            for slot, instrument in enumerate(self.instruments)
+        ]
 
 
 _NO_ORDERS = np.zeros(0, ORDER)

@@ -62,7 +62,9 @@ def find_feeds(config: SimulationConfig, cwd: Path) -> Feeds:
         ConfigError: an instrument without bars, or the registry is wrong.
     """
     _, registry = find_registry(Path(config.registry) if config.registry else None, cwd)
-    files = {path: open_bars(path, quote_side=config.quote_side) for path in bar_files(config.data, cwd)}
+    files = {
+        path: open_bars(path, quote_side=config.quote_side) for path in bar_files(config.data, cwd)
+    }
     charts = find_charts(files)
     symbols = _asked(config.instruments, registry, charts) if config.instruments else sorted(charts)
     instruments: dict[str, Instrument] = {}
@@ -79,7 +81,9 @@ def find_feeds(config: SimulationConfig, cwd: Path) -> Feeds:
 
 def feeds_of(instruments: Sequence[Instrument], config: SimulationConfig, cwd: Path) -> Feeds:
     """The files with the bars of instruments that are known already, as a resumed run knows them."""
-    files = {path: open_bars(path, quote_side=config.quote_side) for path in bar_files(config.data, cwd)}
+    files = {
+        path: open_bars(path, quote_side=config.quote_side) for path in bar_files(config.data, cwd)
+    }
     charts = find_charts(files)
     return Feeds(tuple(_feed(instrument, charts, config) for instrument in instruments), ())
 
@@ -98,7 +102,9 @@ def bar_files(names: Sequence[str], cwd: Path) -> list[Path]:
             continue
         inside = sorted(item for item in path.iterdir() if item.is_file() and is_bar_file(item))
         if not inside:
-            raise DataError("the folder has no bar files", where=str(path), hint="Parquet or CSV files")
+            raise DataError(
+                "the folder has no bar files", where=str(path), hint="Parquet or CSV files"
+            )
         found += inside
     return list(dict.fromkeys(found))
 
@@ -193,7 +199,10 @@ def _unknown(
         symbols=symbols,
         suggestion=declare_yaml(inferred, inferred=True),
         hint=" ".join(
-            [*meant, "declare it in instruments.yaml (the block below), or give --infer-instruments"]
+            [
+                *meant,
+                "declare it in instruments.yaml (the block below), or give --infer-instruments",
+            ]
         ),
     )
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from streambot.processor.folder import RunFolder
     from streambot.processor.manifest import RunManifest
     from streambot.processor.runner import EngineRunner
-    from streambot.processor.task import SlotStatus
+    from streambot.processor.tally import SlotStatus
     from streambot.report.drawdown import Fall
     from streambot.wiring.places import Place
     from streambot.wiring.starts import PartitionStart
@@ -84,9 +84,7 @@ def _wall_times(
     return both.skip + waits, both.skip, both.keep
 
 
-def _one_minute(
-    config: SimulationConfig, plan: Plan, wall: int | None, left: float
-) -> str | None:
+def _one_minute(config: SimulationConfig, plan: Plan, wall: int | None, left: float) -> str | None:
     """The speed, to two digits, at which what is left takes about a minute."""
     if wall is None or wall <= _LONG_NS:
         return None

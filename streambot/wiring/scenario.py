@@ -55,7 +55,9 @@ def with_scenario(settings: Resolved, cwd: Path) -> Resolved:
     origins = dict(settings.origins)
     for name, value in _given(scenario):
         if "." in SETTINGS[name].field:
-            raise ConfigError("how to reach a broker is no part of a scenario", where=f"{path}:{name}")
+            raise ConfigError(
+                "how to reach a broker is no part of a scenario", where=f"{path}:{name}"
+            )
         if origins[name] == DEFAULT:
             changes[SETTINGS[name].field] = value
             origins[name] = f"scenario {path.stem}"

@@ -155,9 +155,7 @@ async def run_simulation(
         asked.ignore()
 
 
-async def _new_run(
-    settings: Resolved, observer: Observer, stop: StopRequest, cwd: Path
-) -> _Run:
+async def _new_run(settings: Resolved, observer: Observer, stop: StopRequest, cwd: Path) -> _Run:
     settings = with_scenario(settings, cwd)
     config = settings.config
     prepared = await _unless_stopped(partial(prepare, config, cwd), stop)
@@ -306,16 +304,12 @@ async def _in_place(run: _Run, kind: BrokerChoice | None) -> _Ended:
         )
         if run.resumed:
             run.folder.resume(record)
-            lines = await asyncio.to_thread(
-                cut_files, run.folder.path, run.manifest, run.snapshots
-            )
+            lines = await asyncio.to_thread(cut_files, run.folder.path, run.manifest, run.snapshots)
         else:
             run.folder.start(record)
             lines = None
         try:
-            with StreamFiles(
-                run.folder.path, FILES, run.manifest.partitions, lines=lines
-            ) as files:
+            with StreamFiles(run.folder.path, FILES, run.manifest.partitions, lines=lines) as files:
                 if run.resumed:
                     starts = await resumed_starts(
                         run.prepared, run.manifest, run.snapshots, run.folder.path, place, topics
@@ -353,7 +347,9 @@ async def _run_tasks(
         intake, runners = await _engines(run, place, topics, starts, files, executor, watch)
         service = await _service(run, place, topics, starts, backlog, watch)
         run.observer.planned(run_plan(run.settings, manifest, plan, place, run.folder.path, starts))
-        complete = await _supervise(run, service, intake, runners, starts, files, backlog, watch, lost)
+        complete = await _supervise(
+            run, service, intake, runners, starts, files, backlog, watch, lost
+        )
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
     watch.end()
@@ -495,9 +491,7 @@ async def _stop_when_asked(stop: StopRequest, service: ReplayService) -> None:
     service.stop()
 
 
-async def _tell_now_and_then(
-    observer: Observer, watch: Watch, runners: list[EngineRunner]
-) -> None:
+async def _tell_now_and_then(observer: Observer, watch: Watch, runners: list[EngineRunner]) -> None:
     while True:
         await asyncio.sleep(PROGRESS_S)
         observer.progressed(watch.progress(runners))

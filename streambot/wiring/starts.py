@@ -167,9 +167,7 @@ def _restored(
     if snapshot is None:
         core = TaskCore(manifest, partition, prepared.context, prepared.agent)
         return PartitionStart(core, fresh, "beginning", fresh, Position(), {})
-    core = TaskCore.restore(
-        manifest, partition, prepared.context, prepared.agent, snapshot.core
-    )
+    core = TaskCore.restore(manifest, partition, prepared.context, prepared.agent, snapshot.core)
     state = msgspec.structs.replace(fresh, barrier=snapshot.barrier)
     return PartitionStart(
         core, state, "beginning", state, Position(snapshot.barrier), {},

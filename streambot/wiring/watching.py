@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streambot.data.timeline import Plan
     from streambot.processor.manifest import RunManifest
     from streambot.processor.runner import EngineRunner, Processed
-    from streambot.processor.task import SlotStatus
+    from streambot.processor.tally import SlotStatus
     from streambot.replay.backlog import Backlog
     from streambot.replay.service import Published
     from streambot.report.progress import Observer

@@ -91,7 +91,11 @@ class Market:
         open_, *rest = (int(x) for x in self._prices[symbol][k])
         close = rest[-1]
         high, low = max(open_, *rest), min(open_, *rest)
-        path = (open_, low, high, close) if low_first(open_, high, low, close) else (open_, high, low, close)
+        path = (
+            (open_, low, high, close)
+            if low_first(open_, high, low, close)
+            else (open_, high, low, close)
+        )
         at = START + MINUTE * k
         times = (at, at + MINUTE // 3, at + 2 * MINUTE // 3, at + MINUTE - 1)
         session = (k + 1) % 100 == 0

@@ -85,5 +85,6 @@ def test_mistakes(folder: Path, spec: str, message: str) -> None:
 def test_a_class_that_wants_arguments(folder: Path) -> None:
     make = load_agent("mine.py:NeedsArguments", folder=folder)
     assert callable(make)
-    with pytest.raises(ConfigError, match="without arguments"):
+    with pytest.raises(ConfigError, match=r"mine\.py.*without arguments|mine\.py") as caught:
         make()
+    assert "without arguments" in caught.value.hint

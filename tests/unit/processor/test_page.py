@@ -45,9 +45,7 @@ INT = st.integers(-(2**61), 2**61)
 
 @given(
     st.lists(
-        st.tuples(
-            INT, st.integers(0, 3), INT, *(st.one_of(st.just(NONE), INT) for _ in range(4))
-        ),
+        st.tuples(INT, st.integers(0, 3), INT, *(st.one_of(st.just(NONE), INT) for _ in range(4))),
         min_size=1,
         max_size=10,
     )

@@ -63,7 +63,9 @@ class Bench:
 
     async def open(self, frames: list[bytes], *, resume=False, sink=True) -> EngineRunner:
         m, p = self.manifest, self.partition
-        specs = [StreamSpec(name=n, partitions=m.partitions) for n in (TICKS, *self.topics.values())]
+        specs = [
+            StreamSpec(name=n, partitions=m.partitions) for n in (TICKS, *self.topics.values())
+        ]
         await self.log.create(specs)
         writer = await self.log.sink()
         for value in frames:
@@ -103,7 +105,9 @@ class Bench:
         )
 
     async def records(self, stream: str) -> list:
-        source = await self.log.source({TopicPartition(self.topics[stream], self.partition): "beginning"})
+        source = await self.log.source(
+            {TopicPartition(self.topics[stream], self.partition): "beginning"}
+        )
         found = []
         while records := await source.read(timeout_s=0):
             found += records

@@ -58,7 +58,9 @@ def test_rows_and_decimals_survive(tmp_path, monkeypatch, block):
 
 def test_orders_keep_their_nesting(tmp_path):
     order = SubmitOrder(instrument="A", barrier=3, action="CLOSE")
-    line = OrdersThrough(agent="x", partition=1, through_barrier=3, orders=(order,), policy={"g": 1.0})
+    line = OrdersThrough(
+        agent="x", partition=1, through_barrier=3, orders=(order,), policy={"g": 1.0}
+    )
     (tmp_path / "orders.ndjson").write_bytes(msgspec.json.encode(line) + b"\n")
     [row] = pq.read_table(write_table(tmp_path, "orders")).to_pylist()
     assert row["orders"][0]["action"] == "CLOSE"
