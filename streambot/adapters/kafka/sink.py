@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+from aiokafka.errors import KafkaError
 
 from streambot.adapters.kafka.failures import told
 from streambot.adapters.kafka.stopping import stopped
@@ -61,14 +63,16 @@ class KafkaSink:
         client = self._producer.client
         if client.cluster.partitions_for_topic(stream) is None:
             await self._connection.learn(client, stream)
-        sent = await self._connection.bounded(
-            self._producer.send(
-                stream, value, key=key, partition=partition, timestamp_ms=timestamp_ms,
-                headers=list(headers),
-            ),
-            FLUSH_LIMIT_S,
-            f"handing over a record to {where}",
-        )  # fmt: skip
+        try:
+            # `fail` ends this wait too, so that a record costs no task of its own.
+            async with asyncio.timeout(FLUSH_LIMIT_S):
+                sent = await self._producer.send(
+                    stream, value, key=key, partition=partition, timestamp_ms=timestamp_ms,
+                    headers=list(headers),
+                )  # fmt: skip
+        except (KafkaError, OSError, TimeoutError) as cause:
+            self._check()
+            raise told(cause, self._connection.servers, where) from cause
         stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pending[stored] = where
         sent.add_done_callback(lambda done: self._settle(stored, done))
@@ -97,8 +101,13 @@ class KafkaSink:
         for stored in list(self._pending):
             self._refuse(stored, failure)
         # Lets go of everybody who waits inside aiokafka; it has no public way to say so.
-        with contextlib.suppress(AttributeError):
-            self._producer._message_accumulator.fail_all(failure)  # noqa: SLF001
+        accumulator = self._producer._message_accumulator  # noqa: SLF001
+        batches = [*accumulator._pending_batches, *chain(*accumulator._batches.values())]  # noqa: SLF001
+        accumulator.fail_all(failure)
+        for batch in batches:
+            waiter = batch._drain_waiter  # noqa: SLF001
+            if waiter.done() and not waiter.cancelled():
+                waiter.exception()  # perhaps nobody waits: then asyncio would complain about it
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()
