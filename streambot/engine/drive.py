@@ -280,6 +280,8 @@ def advance_bars(
     opens, durations, session_close = bars.ts, bars.duration, bars.session_close
     open_, highs, lows, closes, volumes = bars.open, bars.high, bars.low, bars.close, bars.volume
     always_leave = most_views > 0 or n_given > 0
+    # Who looks at a whole bar: an ATR, a daily bar, a Python agent.
+    needs_bar = p.trail_bp == 0 or p.is_option != 0 or most_views > 0
     while b < len(opens) and not _is_full(log):
         due, act, lots = 0, ACT_HOLD, 0
         quiet = True
@@ -296,8 +298,9 @@ def advance_bars(
             if not quiet:
                 break
             s.last_price = c
-            s.bar_open_ts, s.bar_open, s.bar_high, s.bar_low = t, o, h, lo
-            s.bar_volume = max(0, volumes[b])
+            if needs_bar:
+                s.bar_open_ts, s.bar_open, s.bar_high, s.bar_low = t, o, h, lo
+                s.bar_volume = max(0, volumes[b])
             stamp_close(s, barrier_lo + b, close_ts)
             close_market(p, s, last_of_day)
             due, act, lots = judge(p, s, ring, close_ts, last_of_day)
