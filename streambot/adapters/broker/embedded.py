@@ -127,6 +127,10 @@ class EmbeddedBroker:
         except BaseException:
             await self.stop()
             raise
+        if self._log is not None and os.name == "posix":
+            # It has read its folder, and may stand in one that is no more: so nothing is left
+            # behind even when this process is killed.
+            shutil.rmtree(self._folder, ignore_errors=True)
         for tell in self._tell:
             self._running.on_failure(tell)
         self._tell.clear()

@@ -54,13 +54,20 @@ async def test_starts_and_stops(tmp_path):
         assert names <= {b"NO_COLOR", b"HOME", b"LD_LIBRARY_PATH", b"LC_CTYPE"}
         folder = Path(f"/proc/{pid}/cwd").readlink()
         assert folder.name.startswith("streambot-broker-")
-        assert folder.stat().st_mode & 0o077 == 0
+        assert str(folder).endswith(" (deleted)"), "nothing to leave behind, were this killed"
         assert os.getsid(pid) != os.getsid(0), "Ctrl-C in the terminal is not for it"
     assert not running(pid)
-    assert not folder.exists()
     assert "listening on" in (tmp_path / "broker.log").read_text()
     assert await cluster_id(broker.port) is None
     await broker.stop()
+
+
+async def test_without_a_log_of_the_callers_its_folder_is_private_and_goes_with_it():
+    async with EmbeddedBroker() as broker:
+        folder = Path(f"/proc/{broker.pid}/cwd").readlink()
+        assert folder.stat().st_mode & 0o077 == 0
+        assert "listening on" in (folder / "broker.log").read_text()
+    assert not folder.exists()
 
 
 async def test_listens_on_loopback_only():
