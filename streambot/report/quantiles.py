@@ -23,7 +23,9 @@ class WallTimes:
         """Count one duration; a negative one counts as 0."""
         bucket = 0
         if duration_ns > _UNIT_NS:
-            bucket = min(int(math.log2(duration_ns / _UNIT_NS) * _PER_OCTAVE), len(self._counts) - 1)
+            bucket = min(
+                int(math.log2(duration_ns / _UNIT_NS) * _PER_OCTAVE), len(self._counts) - 1
+            )
         self._counts[bucket] += 1
         self._total += 1
         self._largest = max(self._largest, duration_ns)

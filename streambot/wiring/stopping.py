@@ -47,7 +47,7 @@ class StopRequest:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             # Outside the main thread nobody sends this process's signals to the run.
-            with suppress(ValueError, RuntimeError, NotImplementedError):
+            with suppress(ValueError, RuntimeError):
                 loop.add_signal_handler(number, self.request, number.name)
 
     def ignore(self) -> None:
@@ -55,7 +55,7 @@ class StopRequest:
         self._abort = None
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            with suppress(ValueError, RuntimeError, NotImplementedError):
+            with suppress(ValueError, RuntimeError):
                 loop.remove_signal_handler(number)
 
     def _event(self) -> asyncio.Event:

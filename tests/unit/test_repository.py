@@ -41,7 +41,9 @@ def hits(pattern: str, *, only: str = "", allowed: tuple[str, ...] = ()) -> list
 
 
 def test_no_path_of_a_machine():
-    assert hits(r"(^|[^A-Za-z0-9_.])/(work|root|farm|opt|home/[a-z]+|Users/[A-Za-z]+)/") == []
+    assert hits(r"(^|[^A-Za-z0-9_.])/(work|root|farm|home/[a-z]+|Users/[A-Za-z]+)/") == []
+    # In a container the paths are the image's, not a machine's.
+    assert hits(r"(^|[^A-Za-z0-9_.])/opt/", allowed=("compose/kafka.yml",)) == []
 
 
 def test_only_ci_knows_the_folder_beside_the_repository():

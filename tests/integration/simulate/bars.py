@@ -113,7 +113,9 @@ class Told:
         self.warnings.append(message)
 
 
-def run(folder: Path, *, resume: str | None = None, told: Told | None = None, **flags: str) -> Summary:
+def run(
+    folder: Path, *, resume: str | None = None, told: Told | None = None, **flags: str
+) -> Summary:
     """A whole simulation, from here."""
     return asyncio.run(
         run_simulation(settings(folder, **flags), observer=told, resume=resume, cwd=folder)

@@ -42,9 +42,7 @@ def children() -> set[int]:
     """Processes that this one has started and that still run."""
     task = Path("/proc/self/task")
     return {
-        int(pid)
-        for thread in task.iterdir()
-        for pid in (thread / "children").read_text().split()
+        int(pid) for thread in task.iterdir() for pid in (thread / "children").read_text().split()
     }
 
 
@@ -163,7 +161,9 @@ def test_a_runs_folder_that_cannot_be_written_is_named(folder):
     assert "blocked" in str(caught.value)
 
 
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")])
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")]
+)
 def test_one_signal_stops_at_a_barrier(folder, number, name):
     process = child(folder, "run=mine", "speed=600x")
     assert process.stdout.readline().startswith("planned")

@@ -40,7 +40,9 @@ def figures(summary) -> dict:
 
 
 @pytest.mark.parametrize("partitions", ["1", "2", "4"])
-@pytest.mark.parametrize("broker", ["in-process", pytest.param("embedded", marks=pytest.mark.integration)])
+@pytest.mark.parametrize(
+    "broker", ["in-process", pytest.param("embedded", marks=pytest.mark.integration)]
+)
 def test_partitions_and_broker_change_nothing(folder, reference, partitions, broker):
     summary = run(folder, partitions=partitions, broker=broker)
     assert figures(summary) == figures(reference)

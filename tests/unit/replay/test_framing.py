@@ -63,9 +63,7 @@ def well_formed(drafts: list[Draft], max_rows: int, max_barriers: int) -> None:
     max_barriers=st.integers(1, 12),
     spans=st.lists(st.integers(0, 5 * STEP), min_size=1, max_size=5),
 )
-def test_any_framing_gives_the_same_rows_and_closes(
-    run, partitions, max_rows, max_barriers, spans
-):
+def test_any_framing_gives_the_same_rows_and_closes(run, partitions, max_rows, max_barriers, spans):
     instruments, windows = run
     owner = [i % partitions for i in range(instruments)]
     framing = Framing(owner, partitions, max_rows=max_rows, max_barriers=max_barriers)

@@ -54,7 +54,9 @@ def test_topics_that_would_tear_a_run_apart_are_refused(tmp_path, broken):
         lines = {"partitions": "partitions: run", "time": "time: event"}
         if stream == "fills":
             lines[broken.partition(":")[0]] = broken
-        settings = ", ".join(["value: ndjson", "writer: engine", "retention: forever", *lines.values()])
+        settings = ", ".join(
+            ["value: ndjson", "writer: engine", "retention: forever", *lines.values()]
+        )
         text += f"  {stream}: {{{settings}}}\n"
     (tmp_path / "topics.yaml").write_text(text)
     with pytest.raises(ConfigError, match="split alike"):

@@ -67,4 +67,6 @@ def test_a_wrong_scenario_file_is_named(tmp_path, text, words):
 def test_paths_of_a_scenario_start_from_its_own_folder(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "mine.yaml").write_text("data: [../bars.parquet]\n")
-    assert chosen(tmp_path, scenario="deep/mine.yaml").config.data == (str(tmp_path / "bars.parquet"),)
+    assert chosen(tmp_path, scenario="deep/mine.yaml").config.data == (
+        str(tmp_path / "bars.parquet"),
+    )

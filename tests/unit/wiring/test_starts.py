@@ -108,7 +108,10 @@ class Lasting:
             on_published=lambda _: None,
             complete={p for p, s in enumerate(starts) if s.replayed},
         )
-        work = [service.run(), *(r.run() for r, s in zip(runners, starts, strict=True) if not s.ended)]
+        work = [
+            service.run(),
+            *(r.run() for r, s in zip(runners, starts, strict=True) if not s.ended),
+        ]
         tasks = [asyncio.create_task(w) for w in work]
         watch = asyncio.create_task(crashed.wait())
         everything = asyncio.gather(*tasks)
