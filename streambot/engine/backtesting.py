@@ -11,7 +11,7 @@ It goes on where it stopped: bars may come in pieces, and every piece gives the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,11 +22,19 @@ import numpy.typing as npt
 from streambot.domain.bars import BarBlock
 from streambot.domain.errors import DataError, UsageError
 from streambot.domain.events import Action, ActionKind, EngineEvent, Mark, SubmitOrder
-from streambot.domain.ticks import TickBlock
+from streambot.domain.ticks import TickBlock, TickFlag
 from streambot.engine.barrier import end_of_data
-from streambot.engine.decode import action_code, decode_events, decode_marks, encode_orders
+from streambot.engine.decode import (
+    action_code,
+    check_order,
+    decode_events,
+    decode_marks,
+    encode_orders,
+)
 from streambot.engine.drive import NO_VIEWS, advance_bars, advance_ticks, make_log
-from streambot.engine.ordering import Calendar, empty_calendar
+from streambot.engine.kernel import settle_expired
+from streambot.engine.log import reject_now
+from streambot.engine.ordering import Calendar, empty_calendar, take_given
 from streambot.engine.scripts import Script
 from streambot.engine.slots import (
     ACT_HOLD,
@@ -35,6 +43,7 @@ from streambot.engine.slots import (
     MAX_AVERAGE,
     NONE,
     ORDER,
+    REJ_DUPLICATE,
     RING,
     SlotLimits,
     make_params,
@@ -144,8 +153,12 @@ class BacktestingEngine:
         """Queue a complete order that answers barrier `order.barrier`.
 
         Barriers count this engine's bars from 0. The order acts at the first tick of the bar after
-        that barrier; an order for a barrier that has passed is rejected (`no_bar`).
+        that barrier; an order for a barrier before the last one is rejected (`no_bar`).
+
+        Raises:
+            UsageError: a number that no order can carry.
         """
+        check_order(order)
         if order.action != ActionKind.HOLD:
             self._given.append(order)
 
@@ -174,15 +187,16 @@ class BacktestingEngine:
         """
         if isinstance(strategy, Script):
             self.use_script(strategy)
+            self._player = None
         elif isinstance(strategy, Iterable):
             for order in strategy:
                 self.submit(order)
-        elif strategy is not None and (
-            self._player is None or self._player.strategy is not strategy
-        ):
-            self._player = StrategyPlayer(
-                strategy, self.instrument, halts=self.limits.halt_on_breach
-            )
+        elif strategy is not None:
+            self._params[0]["script"] = Script.NONE
+            if self._player is None or self._player.strategy is not strategy:
+                self._player = StrategyPlayer(
+                    strategy, self.instrument, halts=self.limits.halt_on_breach
+                )
         self._check(data, closes)
         given = self._encode_given(data, closes)
         events: list[bytes] = []
@@ -209,11 +223,8 @@ class BacktestingEngine:
             while at < len(data):
                 at = advance(at, -1, ACT_HOLD, 0, 0)
                 drain()
-        self._given = self._given[int(self._log["n_given"][0]) :]
         self._barrier += len(data) if closes is None else len(closes)
-        if end:
-            end_of_data(self._slot[0], self._log[0], -1)
-            drain()
+        self._finish(given, closes, drain, end=end)
         return BacktestResult(
             self.instrument,
             events,
@@ -221,9 +232,41 @@ class BacktestingEngine:
             halts=self.limits.halt_on_breach,
         )
 
+    def _finish(
+        self,
+        given: npt.NDArray[np.void],
+        closes: npt.NDArray[np.int64] | None,
+        drain: Callable[[], None],
+        *,
+        end: bool,
+    ) -> None:
+        """Barriers behind the last row; with `end` the end of the data."""
+        p, s, log = self._params[0], self._slot[0], self._log[0]
+        while log["n_given"] < len(given) and given[log["n_given"]]["barrier"] < self._barrier:
+            take_given(p, s, given, log, self._barrier, -1)
+            if self._player is not None:
+                self._player.tell_rest(self._slot, self._log)
+            drain()
+        self._given = self._given[int(log["n_given"]) :]
+        if closes is not None and len(closes):
+            settle_expired(p, s, log, closes[-1], -1)
+        if end:
+            end_of_data(s, log, -1)
+        if self._player is not None:
+            self._player.tell_rest(self._slot, self._log)
+        drain()
+
     def _check(self, data: BarBlock | TickBlock, closes: npt.NDArray[np.int64] | None) -> None:
         if isinstance(data, TickBlock) and closes is None:
             raise DataError("ticks need `closes`, the close time of every interval")
+        if isinstance(data, TickBlock) and closes is not None and len(data):
+            closing = data.bar[(data.flags & TickFlag.BAR_CLOSE) != 0]
+            known = len(closes)
+            if int(data.bar.max()) > known or (len(closing) and int(closing.max()) >= known):
+                raise DataError(
+                    f"ticks reach interval {int(data.bar.max())}, `closes` has {known} close times",
+                    hint="give the close time of every interval in which a bar closes",
+                )
         last = int(self._slot["close_ts"][0])
         if len(data) and (not is_sorted(data.ts) or int(data.ts[0]) < last):
             raise DataError("bars and ticks must come in time order", hint="sort them by `ts`")
@@ -239,7 +282,8 @@ class BacktestingEngine:
         for order in self._given:
             at = order.barrier - self._barrier
             known = ends is not None and 0 <= at < len(ends)
-            times.append(int(ends[at]) if known and ends is not None else NONE)
+            last = int(self._slot["close_ts"][0])
+            times.append(int(ends[at]) if known and ends is not None else last)
         return encode_orders(self._given, times)
 
     def _drain(self, events: list[bytes], marks: list[bytes]) -> None:
@@ -317,7 +361,8 @@ class BacktestingEngine:
     def act(self, action: Action) -> None:
         """Answer the last close with an action; the order is completed from what is known.
 
-        Premium, contract, lot size and trailing width are computed as the stream task does.
+        Premium, contract, lot size and trailing width are computed as the stream task does. A second
+        answer to a close is rejected (`duplicate_order`), which the next `run` tells.
 
         Raises:
             UsageError: no bar has closed yet.
@@ -325,6 +370,10 @@ class BacktestingEngine:
         code, quantity = action_code(action)
         if int(self._slot["bars"][0]) == 0:
             raise UsageError("no bar has closed yet: an order answers a bar's close")
+        s = self._slot[0]
+        if code != ACT_HOLD and s["order_action"] != ACT_HOLD:
+            reject_now(s, self._log[0], s["close_ts"], code, quantity, REJ_DUPLICATE, -1)
+            return
         advance_bars(
             self._params,
             self._slot,

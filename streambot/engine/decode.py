@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -191,6 +192,9 @@ def encode_orders(orders: Sequence[SubmitOrder], barrier_ts: Iterable[int]) -> n
     return np.array(rows, ORDER)
 
 
+_MOST_LOTS = 2**31
+
+
 class NoActionError(TypeError):
     """An agent answered something that is no `Action`."""
 
@@ -199,8 +203,14 @@ def action_code(action: object) -> tuple[int, int]:
     """Code and lots of an agent's answer.
 
     Raises:
-        NoActionError: the answer is no `Action`.
+        NoActionError: the answer is no `Action`, or its lots are no whole number.
     """
     if not isinstance(action, Action):
         raise NoActionError(f"expected an Action (buy(), sell(), CLOSE, HOLD), got {action!r}")
-    return ACTION_CODE[action.kind], action.quantity
+    try:
+        code, lots = ACTION_CODE[action.kind], index(action.quantity)
+    except (KeyError, TypeError) as error:
+        # Half a lot would be cut to none by the compiled code, without a word.
+        raise NoActionError(f"expected whole lots of a known action, got {action!r}") from error
+    # Beyond any limit, so that it is refused as the rules say; further out it is no machine word.
+    return code, min(max(lots, -_MOST_LOTS), _MOST_LOTS)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from streambot.domain.ticks import TickFlag
 from streambot.engine.barrier import close_market, judge, revalue, stamp_close, write_due
 from streambot.engine.kernel import on_tick, settle_expired
-from streambot.engine.ordering import submit, submit_stock, take_given, take_stale
+from streambot.engine.ordering import submit, submit_stock, take_given
 from streambot.engine.quiet import quiet_range, stays_quiet
 from streambot.engine.slots import ACT_HOLD, CAPACITY, LOG, NONE, ROOM, SLOT, VIEW_FIELDS
 from streambot.engine.valuation import equity_at, unrealized_at
@@ -104,14 +104,29 @@ def _begin(
     calendar: Any,
     log: Record,
     states: Record,
+    given: Record,
     back_to: int,
     action: int,
     quantity: int,
 ) -> None:
     if back_to >= 0:
         slots[i] = states[back_to]
+        # Orders from outside that the run ahead used are to come again.
+        while log.n_given > 0 and given[log.n_given - 1].barrier > slots[i].barrier:
+            log.n_given -= 1
     if action != ACT_HOLD:
         submit(p, slots[i], calendar, log, action, quantity)
+
+
+@njit
+def _pass_barrier(p: Record, s: Record, log: Record, closes: Any, bar: int, row: int) -> None:
+    """Settle what expired by the barrier before a tick of interval `bar`, though not before it.
+
+    A barrier at which this slot closed no bar settles all the same, and a tick at the time of a
+    barrier comes behind it.
+    """
+    if s.side != 0 and p.is_option != 0 and bar > 0:
+        settle_expired(p, s, log, closes[bar - 1], row)
 
 
 @njit
@@ -155,7 +170,7 @@ def advance_ticks(
     """
     p = params[i]
     log = logs[0]
-    _begin(p, slots, i, calendar, log, ahead.states, back_to, action, quantity)
+    _begin(p, slots, i, calendar, log, ahead.states, given, back_to, action, quantity)
     s, ring = slots[i], rings[i]
     # Locals, because each attribute of a tuple of arrays counts references in the loop.
     shown, states = ahead.views, ahead.states
@@ -171,12 +186,13 @@ def advance_ticks(
         if log.n_given < n_given and given[log.n_given].barrier < barrier_lo + tick_bar[r]:
             if _is_full(log):
                 break
-            take_stale(s, given, log, barrier_lo + tick_bar[r], r)
+            take_given(p, s, given, log, barrier_lo + tick_bar[r], r)
             continue
         if s.in_bar == 0:
             if _is_full(log):
                 break
             _open_bar(s, ts, price)
+            _pass_barrier(p, s, log, closes, tick_bar[r], r)
             on_tick(p, s, log, ts, price, True, r)
             low, high, until = quiet_range(p, s)
         else:
@@ -184,6 +200,7 @@ def advance_ticks(
                 if _is_full(log):
                     break
                 opens_source = (flags & _BAR_OPEN) != 0
+                _pass_barrier(p, s, log, closes, tick_bar[r], r)
                 on_tick(p, s, log, ts, price, opens_source, r)
                 low, high, until = quiet_range(p, s)
             else:
@@ -212,7 +229,7 @@ def advance_ticks(
                 else:
                     submit_stock(p, s, log, act, lots)
             if log.n_given < n_given:
-                take_given(s, given, log, s.barrier, r)
+                take_given(p, s, given, log, s.barrier + 1, r)
             low, high, until = quiet_range(p, s)
             if most_views > 0:
                 _view(p, s, shown, views, j)
@@ -270,7 +287,7 @@ def advance_bars(
     """
     p = params[i]
     log = logs[0]
-    _begin(p, slots, i, calendar, log, ahead.states, back_to, action, quantity)
+    _begin(p, slots, i, calendar, log, ahead.states, given, back_to, action, quantity)
     s, ring = slots[i], rings[i]
     # Locals, because each attribute of a tuple of arrays counts references in the loop.
     shown, states = ahead.views, ahead.states
@@ -283,6 +300,10 @@ def advance_bars(
     # Who looks at a whole bar: an ATR, a daily bar, a Python agent.
     needs_bar = p.trail_bp == 0 or p.is_option != 0 or most_views > 0
     while b < len(opens) and not _is_full(log):
+        if log.n_given < n_given and given[log.n_given].barrier < barrier_lo + b:
+            # Of a barrier before these bars, or left over when the log was full.
+            take_given(p, s, given, log, barrier_lo + b, b)
+            continue
         due, act, lots = 0, ACT_HOLD, 0
         quiet = True
         # The quiet stretch: bars at which nothing is written.
@@ -325,7 +346,7 @@ def advance_bars(
             else:
                 submit_stock(p, s, log, act, lots)
         if log.n_given < n_given:
-            take_given(s, given, log, s.barrier, b)
+            take_given(p, s, given, log, s.barrier + 1, b)
         b += 1
         if most_views > 0:
             _view(p, s, shown, views, b)

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from streambot.engine.kernel import settle_expired
 from streambot.engine.log import reject_now
 from streambot.engine.premium import current_atr, model_price, pick_expiry, round_up, trading_days
 from streambot.engine.slots import (
     ACT_CLOSE,
+    ACT_HOLD,
     CAPACITY,
     MODEL_GIVEN,
     MODEL_NONE,
@@ -125,28 +127,24 @@ def submit_stock(p: Record, s: Record, log: Record, action: int, quantity: int) 
 
 
 @njit
-def take_stale(s: Record, given: Record, log: Record, barrier: int, row: int) -> None:
-    """Orders from outside for barriers before `barrier` at which this slot closed no bar."""
-    while log.n_given < len(given) and given[log.n_given].barrier < barrier:
-        g = given[log.n_given]
-        reject_now(s, log, g.ts, g.action, g.quantity, REJ_NO_BAR, row)
-        log.n_given += 1
-        if log.n_events + ROOM > CAPACITY:
+def take_given(p: Record, s: Record, given: Record, log: Record, through: int, row: int) -> None:
+    """Orders from outside for the barriers before `through`, as far as the log has room for them.
+
+    One that answers this slot's last close waits for the next bar, unless that bar has begun; a
+    second one is a duplicate; any other answers a barrier at which this slot closed no bar. Nothing
+    else is asked than the state, so it does not matter how often a full log interrupts.
+
+    What expires by such a barrier is settled before its orders are refused, as at any barrier.
+    """
+    while log.n_given < len(given) and given[log.n_given].barrier < through:
+        if log.n_events + ROOM > CAPACITY or log.n_marks + ROOM > CAPACITY:
             break
-
-
-@njit
-def take_given(s: Record, given: Record, log: Record, barrier: int, row: int) -> None:
-    """Orders from outside at a close of this slot: the first that answers it waits."""
-    take_stale(s, given, log, barrier, row)
-    taken = False
-    while log.n_given < len(given) and given[log.n_given].barrier == barrier:
         g = given[log.n_given]
-        if taken:
+        settle_expired(p, s, log, g.ts, row)
+        if g.barrier != s.barrier or s.in_bar != 0:
+            reject_now(s, log, g.ts, g.action, g.quantity, REJ_NO_BAR, row)
+        elif s.order_action != ACT_HOLD:
             reject_now(s, log, g.ts, g.action, g.quantity, REJ_DUPLICATE, row)
         else:
             wait_with(s, g)
-            taken = True
         log.n_given += 1
-        if log.n_events + ROOM > CAPACITY:
-            break

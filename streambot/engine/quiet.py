@@ -27,7 +27,8 @@ def quiet_range(p: Record, s: Record) -> tuple[int, int, int]:
     if s.side == 0:
         return low, high, until
     if p.is_option != 0:
-        until = s.expiry
+        # A tick at the expiry itself may belong to the bar behind a barrier that settles.
+        until = s.expiry - 1
     if s.side > 0:
         high = s.best
         if p.enforce_stop != 0:

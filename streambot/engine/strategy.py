@@ -222,6 +222,8 @@ class StrategyPlayer:
         """
         state, states = _words(slot), self._states
         counts = _words(log)
+        # What was emptied before this strategy came is not its own.
+        self._told = max(self._told, state[_EVENT_SEQ] - counts[_N_EVENTS])
         start, back_to, action, quantity = 0, -1, ACT_HOLD, 0
         while True:
             if back_to < 0:
@@ -247,6 +249,21 @@ class StrategyPlayer:
                 self._closes = min(max(_FEWEST_AHEAD, 2 * (at + 1)), _MOST_AHEAD)
             if 2 * max(counts[_N_EVENTS], counts[_N_MARKS], counts[_N_ORDERS]) > CAPACITY:
                 drain()
+
+    def tell_rest(self, slot: Records, log: Records) -> None:
+        """Tell what the log holds from outside `play`; call it before the log is emptied.
+
+        Args:
+            slot: `SLOT` [1], the slot's record.
+            log: `LOG` [1].
+
+        Raises:
+            StrategyError: `on_fill` raised.
+        """
+        events = _words(slot)[_EVENT_SEQ]
+        first_event = events - _words(log)[_N_EVENTS]
+        self._told = max(self._told, first_event)
+        self._tell(events, log, first_event)
 
     def _ask(self, seen: int, log: Records, first_event: int) -> tuple[int, int, int]:
         """Show the closes one after the other up to the first answer that is not HOLD."""
@@ -328,6 +345,17 @@ class StrategyPlayer:
         return {"own": own, "told": self._told}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the strategy back to what `state` gave."""
+        """Take the strategy back to what `state` gave.
+
+        Raises:
+            StrategyError: `restore()` raised.
+        """
         self._told = state["told"]
-        self.strategy.restore(state["own"])  # type: ignore[attr-defined]  # see `resumable`
+        try:
+            self.strategy.restore(state["own"])  # type: ignore[attr-defined]  # see `resumable`
+        except Exception as error:
+            raise StrategyError(
+                f"{type(self.strategy).__name__}.restore() failed on what state() gave: "
+                f"{type(error).__name__}: {error}",
+                where=users_line(error),
+            ) from error

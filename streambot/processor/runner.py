@@ -2,7 +2,7 @@
 
     read -> decode -> guard (sequence, chain) -> core.step -> append outputs, write files -> snapshot
 
-Decoding and stepping happen in a worker thread, record by record, in one place (`_Worker`); the
+Decoding and stepping happen in a worker thread, record by record, in one place (`Worker`); the
 event loop only moves bytes. There is at most one output record per input frame and stream, numbered
 with the input's `frame_seq`, and its bytes depend on the frames alone. A frame that cannot be
 decoded goes to the dead letters, once; if it stood in the place of a good one, the sequence guard
@@ -16,36 +16,32 @@ import asyncio
 import time
 from collections import deque
 from functools import partial
-from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streambot.domain.errors import DecodeError
-from streambot.processor.close_rows import CloseRows
 from streambot.processor.snapshot import TaskSnapshot, save_snapshot
-from streambot.processor.task import StepOutput
-from streambot.streams.frame import Frame, FrameKind, decode_frame
+from streambot.processor.worker import Step, TakenSnapshot, TaskIdentity, Worker
+from streambot.streams.dead_letter import dead_letter, dead_letter_line
 from streambot.streams.ports import Record, event_time_ms
-from streambot.streams.sequence import ChainState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Executor
     from pathlib import Path
 
+    from streambot.domain.errors import DecodeError
     from streambot.processor.stream_files import StreamFiles
     from streambot.processor.tally import SlotStatus
     from streambot.processor.task import TaskCore
-    from streambot.streams.ports import Sink
+    from streambot.streams.frame import Frame
+    from streambot.streams.ports import Headers, Sink
     from streambot.streams.sequence import SequenceGuard
 
 OUTPUTS = ("orders", "fills", "pnl")
 DEAD_LETTER = "dead-letter"
 SNAPSHOT_EVERY_NS = 10_000_000_000
-STATUS_EVERY_NS = 200_000_000
 MAX_UNACKNOWLEDGED = 256
 _READ_RECORDS = 16
 _READ_TIMEOUT_S = 0.5
@@ -56,18 +52,6 @@ class Reader(Protocol):
 
     async def read(self, *, max_records: int, timeout_s: float) -> list[Record]:
         """The next records in order; empty after `timeout_s` without any."""
-
-
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that is no frame of this run, as `dead-letter.ndjson` shows it."""
-
-    stream: str
-    partition: int
-    offset: int
-    reason: str
-    message: str
-    sha256: str
-    value: bytes
 
 
 class Processed(NamedTuple):
@@ -86,109 +70,6 @@ class Processed(NamedTuple):
     closed: int
     recorded: dict[str, bytes]
     equity: npt.NDArray[np.int64] | None
-
-
-class TaskIdentity(NamedTuple):
-    """Whose frames a runner takes: run by name and as the 16 bytes in frames, partition, width."""
-
-    run: str
-    run_id: bytes
-    partition: int
-    n_instruments: int
-
-
-class _Snapshot(NamedTuple):
-    core: bytes
-    chain: ChainState
-    offset: int
-    repeats: int
-    ended: bool
-
-
-class _Step(NamedTuple):
-    """What one record led to."""
-
-    record: Record
-    frame: Frame | None
-    output: StepOutput | None
-    dead: DeadLetter | None
-    snapshot: _Snapshot | None
-
-
-class _Worker:
-    """The part that runs in a thread: bytes to outputs, one record after the other."""
-
-    def __init__(
-        self, who: TaskIdentity, core: TaskCore, guard: SequenceGuard, offset: int
-    ) -> None:
-        self.core = core
-        self.offset = offset
-        self.guard = guard
-        self.stopping = False
-        self.stopped = False
-        self.at_barrier = True
-        self.status = core.status()
-        self._next_status = 0
-        self._who = who
-        self._closes = CloseRows()
-
-    def work(
-        self, records: Sequence[Record], *, snapshot: bool
-    ) -> tuple[list[_Step], Exception | None]:
-        """Steps of the records, up to a stop or a failure, which is returned beside them.
-
-        Args:
-            records: the next ones of the partition.
-            snapshot: take a snapshot at the next closed barrier.
-        """
-        steps: list[_Step] = []
-        failure: Exception | None = None
-        for record in records:
-            try:
-                step = self._one(record)
-                self.offset = record.offset + 1
-                last = self.guard.ended or (self.stopping and self.at_barrier)
-                if self.at_barrier and (last or snapshot) and step.frame is not None:
-                    step = step._replace(snapshot=self.snapshot(self.offset))
-                    snapshot = False
-            except Exception as cause:  # noqa: BLE001  # handed over, not hidden
-                failure = cause
-                break
-            steps.append(step)
-            if last:
-                self.stopped = True
-                break
-        now = time.monotonic_ns()
-        if self.stopped or failure is not None or now >= self._next_status:
-            self.status = self.core.status()
-            self._next_status = now + STATUS_EVERY_NS
-        return steps, failure
-
-    def snapshot(self, offset: int) -> _Snapshot | None:
-        """State at the closed barrier where the core stands; None where a strategy has no state."""
-        if not self.core.resumable:
-            return None
-        guard = self.guard
-        return _Snapshot(self.core.snapshot(), guard.state, offset, guard.repeats, guard.ended)
-
-    def _one(self, record: Record) -> _Step:
-        who = self._who
-        try:
-            frame = decode_frame(record.value, who.run_id, who.partition, who.n_instruments)
-        except DecodeError as cause:
-            return _Step(record, None, None, _dead_letter(record, cause), None)
-        if not self.guard.accept(frame):
-            return _Step(record, None, None, None, None)
-        output = None
-        if frame.kind is FrameKind.END:
-            output = self.core.finish()
-        elif frame.kind is FrameKind.DATA:
-            output = self.core.step(self._closes.settle(frame))
-            if len(frame.ticks):
-                self.at_barrier = int(frame.ticks.bar[-1]) < len(frame.closes)
-            elif len(frame.closes):
-                self.at_barrier = True
-        return _Step(record, frame, output, None, None)
 
 
 class EngineRunner:
@@ -233,7 +114,7 @@ class EngineRunner:
         dead_letters: int = 0,
     ) -> None:
         self._who = who
-        self._worker = _Worker(who, core, guard, offset)
+        self._worker = Worker(who, core, guard, offset)
         self._source = source
         self._sink = sink
         self._topics = topics
@@ -307,7 +188,7 @@ class EngineRunner:
         self._worker.status = self._worker.core.status()
         return self._worker.guard.ended
 
-    async def _write(self, step: _Step) -> None:
+    async def _write(self, step: Step) -> None:
         if step.dead is not None:
             await self._bury(step.record, step.dead)
         frame = step.frame
@@ -356,22 +237,17 @@ class EngineRunner:
     def _fills_stored(self, frame_seq: int, _: asyncio.Future[int]) -> None:
         self._on_stored(self._who.partition, frame_seq, time.monotonic_ns())
 
-    async def _bury(self, record: Record, dead: DeadLetter) -> None:
+    async def _bury(self, record: Record, cause: DecodeError) -> None:
         self.dead_letters += 1
-        self._files.append(DEAD_LETTER, self._who.partition, msgspec.json.encode(dead) + b"\n", 1)
+        line = dead_letter_line(record, cause)
+        self._files.append(DEAD_LETTER, self._who.partition, line, 1)
         if self._sink is not None and record.offset > self._written.get(DEAD_LETTER, -1):
+            letter = dead_letter(record, cause)
             await self._append(
                 DEAD_LETTER,
-                record.value,
-                timestamp_ms=record.timestamp_ms,
-                headers=(
-                    ("stream", dead.stream.encode()),
-                    ("partition", str(dead.partition).encode()),
-                    ("offset", str(dead.offset).encode()),
-                    ("reason", dead.reason.encode()),
-                    ("message", dead.message.encode()),
-                    ("sha256", dead.sha256.encode()),
-                ),
+                letter.value,
+                timestamp_ms=letter.timestamp_ms,
+                headers=letter.headers,
             )
 
     async def _append(
@@ -380,7 +256,7 @@ class EngineRunner:
         value: bytes,
         *,
         timestamp_ms: int,
-        headers: tuple[tuple[str, bytes], ...],
+        headers: Headers,
     ) -> asyncio.Future[int]:
         assert self._sink is not None  # noqa: S101  # the callers' condition, for the checker
         stored = await self._sink.append(
@@ -392,7 +268,7 @@ class EngineRunner:
             await self._stored.popleft()
         return stored
 
-    async def _keep(self, taken: _Snapshot) -> None:
+    async def _keep(self, taken: TakenSnapshot) -> None:
         """Outputs first, then the files' lines, then the snapshot that counts on both."""
         snapshot = TaskSnapshot(
             run=self._who.run,
@@ -412,15 +288,3 @@ class EngineRunner:
         await asyncio.to_thread(self._files.sync)
         await asyncio.to_thread(save_snapshot, self._folder, snapshot)
         self._next_snapshot = time.monotonic_ns() + SNAPSHOT_EVERY_NS
-
-
-def _dead_letter(record: Record, cause: DecodeError) -> DeadLetter:
-    return DeadLetter(
-        stream=record.stream,
-        partition=record.partition,
-        offset=record.offset,
-        reason=cause.reason,
-        message=cause.message,
-        sha256=sha256(record.value).hexdigest(),
-        value=record.value,
-    )

@@ -25,7 +25,7 @@ from streambot.engine.barrier import end_of_data
 from streambot.engine.decode import encode_orders
 from streambot.engine.drive import NO_VIEWS, advance_ticks, make_log
 from streambot.engine.kernel import settle_expired
-from streambot.engine.ordering import Calendar, empty_calendar, take_stale
+from streambot.engine.ordering import Calendar, empty_calendar, take_given
 from streambot.engine.scripts import Script
 from streambot.engine.slots import (
     ACT_HOLD,
@@ -236,18 +236,26 @@ class TaskCore:
     def _after(self, slot: int, frame: Frame) -> None:
         """Barriers of the frame behind the slot's last row: settlement, and orders without a bar."""
         row = len(frame.ticks)
-        settle_expired(self._params[slot], self._slots[slot], self._log[0], self._last_close, row)
+        p, s, log = self._params[slot], self._slots[slot], self._log[0]
         if self._given[slot]:
             given = self._encode_given(slot, frame)
             self._log["n_given"] = 0
             through = frame.barrier_lo + len(frame.closes)
             while True:
-                take_stale(self._slots[slot], given, self._log[0], through, row)
+                take_given(p, s, given, log, through, row)
                 self._drain(slot)
                 used = int(self._log["n_given"][0])
                 if used == len(given) or given[used]["barrier"] >= through:
                     break
             del self._given[slot][:used]
+        settle_expired(p, s, log, self._last_close, row)
+        self._tell_and_drain(slot)
+
+    def _tell_and_drain(self, slot: int) -> None:
+        """Empty the log of what happened outside the strategy's own run, which is told first."""
+        player = self._players[slot]
+        if player is not None:
+            player.tell_rest(self._slots[slot : slot + 1], self._log)
         self._drain(slot)
 
     def _encode_given(self, slot: int, frame: Frame) -> npt.NDArray[np.void]:
@@ -319,7 +327,7 @@ class TaskCore:
         """The data ended: orders that met no next bar expire. Call it once, at END."""
         for slot in range(len(self.instruments)):
             end_of_data(self._slots[slot], self._log[0], 0)
-            self._drain(slot)
+            self._tell_and_drain(slot)
         return self._output(-1, answered=False)
 
     @property

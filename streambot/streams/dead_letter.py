@@ -9,6 +9,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from streambot.domain.errors import DecodeError
 from streambot.streams.ports import Headers
 
@@ -46,12 +48,31 @@ class Burial(NamedTuple):
     sha256: str
 
 
-def dead_letter(record: Record, cause: DecodeError) -> DeadLetter:
-    """`record`, which could not be read because of `cause`. A function of the two, nothing else."""
-    buried = Burial(
+class _Line(msgspec.Struct, frozen=True):
+    stream: str
+    partition: int
+    offset: int
+    reason: str
+    message: str
+    sha256: str
+    value: bytes
+
+
+def _burial(record: Record, cause: DecodeError) -> Burial:
+    return Burial(
         record.stream, record.partition, record.offset, cause.reason,
         cause.message, sha256(record.value).hexdigest(),
     )  # fmt: skip
+
+
+def dead_letter_line(record: Record, cause: DecodeError) -> bytes:
+    """The same as a line of `dead-letter.ndjson`: what the headers say, and the value in base64."""
+    return msgspec.json.encode(_Line(*_burial(record, cause), record.value)) + b"\n"
+
+
+def dead_letter(record: Record, cause: DecodeError) -> DeadLetter:
+    """`record`, which could not be read because of `cause`. A function of the two, nothing else."""
+    buried = _burial(record, cause)
     headers = tuple(
         (name, str(field).encode()[:MAX_MESSAGE_BYTES])
         for name, field in zip(_NAMES, buried, strict=True)

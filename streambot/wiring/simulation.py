@@ -10,28 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from streambot.domain.config import Resolved, SimulationConfig, config_yaml, find_config, resolve
-from streambot.domain.errors import BrokerError, ConfigError, StreambotError
-from streambot.domain.layers import DEFAULT
+from streambot.domain.errors import BrokerError, StreambotError
 from streambot.processor.durable import write_atomic
-from streambot.processor.folder import RunFolder
-from streambot.processor.intake import NOTHING, Intake
-from streambot.processor.manifest import RunManifest
+from streambot.processor.intake import NOTHING, Intake, PartitionIntake
 from streambot.processor.run_state import RunRecord, RunState, Trigger
-from streambot.processor.runner import EngineRunner, TaskIdentity
-from streambot.processor.snapshot import TaskSnapshot
+from streambot.processor.runner import EngineRunner
 from streambot.processor.stream_files import StreamFiles, file_of
 from streambot.processor.tables import SCHEMAS, write_table
+from streambot.processor.worker import TaskIdentity
 from streambot.replay.backlog import Backlog
 from streambot.replay.framing import Framing
 from streambot.replay.pacing import Ratio, kept_of_gap
@@ -40,6 +34,7 @@ from streambot.report.progress import Observer, SilentObserver
 from streambot.report.summary import Summary, encode_summary
 from streambot.streams.ports import TopicPartition
 from streambot.streams.sequence import FrameChain, SequenceGuard
+from streambot.wiring.opening import OpenRun, new_run, old_run
 from streambot.wiring.outcome import run_plan, summarize
 from streambot.wiring.places import (
     choose,
@@ -48,47 +43,28 @@ from streambot.wiring.places import (
     open_place,
     topic_names,
 )
-from streambot.wiring.preparation import Prepared, prepare, prepare_again
-from streambot.wiring.scenario import with_origins, with_scenario
+from streambot.wiring.scenario import with_origins
 from streambot.wiring.starts import (
     FILES,
     PartitionStart,
     cut_files,
     line_partition,
-    load_snapshots,
     new_starts,
     resumed_starts,
 )
 from streambot.wiring.stopping import StopRequest
+from streambot.wiring.supervision import supervise
 from streambot.wiring.warmup import warm_up
 from streambot.wiring.watching import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from streambot.domain.config import BrokerChoice
+    from streambot.domain.config import BrokerChoice, Resolved, SimulationConfig
+    from streambot.processor.manifest import RunManifest
     from streambot.wiring.places import Place
 
-PROGRESS_S = 0.25
-FLUSH_S = 1.0
-DRAIN_S = 2.0
-"""After a stop the engine may still process what was published, for that long."""
-_RESUMABLE = ("speed", "gaps")
+READERS = 4
+"""Readers of the ticks at most: a fetch is a round trip, and several are under way at once."""
 _RECOUNT_LINES = 1_024
-
-
-class _Run(NamedTuple):
-    """A run that is about to go, and everything that belongs to it."""
-
-    settings: Resolved
-    prepared: Prepared
-    manifest: RunManifest
-    folder: RunFolder
-    snapshots: list[TaskSnapshot | None]
-    observer: Observer
-    stop: StopRequest
-    cwd: Path
-    resumed: bool
 
 
 class _Ended(NamedTuple):
@@ -140,9 +116,9 @@ async def run_simulation(
     asked.listen(abort)
     try:
         if resume is None:
-            run = await _new_run(resolved, watcher, asked, here)
+            run = await new_run(resolved, watcher, asked, here)
         else:
-            run = await _old_run(resolved, resume, watcher, asked, here)
+            run = await old_run(resolved, resume, watcher, asked, here)
         try:
             return await _go(run)
         finally:
@@ -155,95 +131,7 @@ async def run_simulation(
         asked.ignore()
 
 
-async def _new_run(settings: Resolved, observer: Observer, stop: StopRequest, cwd: Path) -> _Run:
-    settings = with_scenario(settings, cwd)
-    config = settings.config
-    prepared = await _unless_stopped(partial(prepare, config, cwd), stop)
-    day = dt.datetime.fromtimestamp(prepared.plan.first_ns // 10**9, dt.UTC).date()
-    folder = RunFolder.create(cwd / config.runs_dir, config.run, day)
-    try:
-        manifest = prepared.manifest(folder.path.name)
-        topic_names(config, manifest.run, cwd)
-        settings = Resolved(_rooted(config, cwd), settings.origins)
-        write_atomic(folder.path / "config.yaml", config_yaml(settings).encode())
-    except BaseException:
-        folder.discard()
-        raise
-    return _Run(
-        settings, prepared, manifest, folder, [None] * manifest.partitions, observer, stop, cwd,
-        resumed=False,
-    )  # fmt: skip
-
-
-async def _old_run(
-    settings: Resolved, name: str, observer: Observer, stop: StopRequest, cwd: Path
-) -> _Run:
-    folder = RunFolder.open(cwd / settings.config.runs_dir, name)
-    try:
-        folder.check_resumable()
-        manifest = _stored_manifest(folder)
-        kept = resolve({}, {}, find_config(folder.path / "config.yaml", cwd))
-        changes = {
-            field: getattr(settings.config, field)
-            for field in _RESUMABLE
-            if settings.origins[field] != DEFAULT
-        }
-        config = msgspec.structs.replace(
-            kept.config, **changes, runs_dir=settings.config.runs_dir, kafka=settings.config.kafka
-        )
-        prepared = await _unless_stopped(partial(prepare_again, config, manifest, cwd), stop)
-        snapshots = load_snapshots(folder.path, manifest)
-    except BaseException:
-        folder.close()
-        raise
-    return _Run(
-        Resolved(config, kept.origins), prepared, manifest, folder, snapshots, observer, stop, cwd,
-        resumed=True,
-    )  # fmt: skip
-
-
-async def _unless_stopped(work: Callable[[], Prepared], stop: StopRequest) -> Prepared:
-    """The result of `work` in a thread; a stop before there is anything to stop ends it at once."""
-    working = asyncio.create_task(asyncio.to_thread(work))
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise KeyboardInterrupt
-        return working.result()
-    finally:
-        stopping.cancel()
-        working.cancel()
-
-
-def _stored_manifest(folder: RunFolder) -> RunManifest:
-    try:
-        return msgspec.json.decode(folder.record.manifest, type=RunManifest)
-    except msgspec.MsgspecError as cause:
-        raise ConfigError(
-            f"its manifest cannot be read: {cause}", where=str(folder.path / "run.json")
-        ) from cause
-
-
-def _rooted(config: SimulationConfig, cwd: Path) -> SimulationConfig:
-    """The same with absolute paths, so that a run can be resumed from any folder."""
-
-    def absolute(text: str) -> str:
-        return str((cwd / Path(text).expanduser()).resolve())
-
-    policy = config.policy
-    module, colon, name = policy.rpartition(":")
-    if colon and module.endswith(".py"):
-        policy = f"{absolute(module)}:{name}"
-    return msgspec.structs.replace(
-        config,
-        data=tuple(absolute(item) for item in config.data),
-        registry=absolute(config.registry) if config.registry else None,
-        policy=policy,
-    )
-
-
-async def _go(run: _Run) -> Summary:
+async def _go(run: OpenRun) -> Summary:
     """Open the log, run, and write down how it ended."""
     config = run.settings.config
     for message in run.prepared.warnings:
@@ -263,13 +151,13 @@ async def _go(run: _Run) -> Summary:
     return ended.summary
 
 
-def _write_tables(run: _Run, ended: _Ended) -> None:
+def _write_tables(run: OpenRun, ended: _Ended) -> None:
     if ended.complete:
         for stream in SCHEMAS:
             write_table(run.folder.path, stream)
 
 
-def _write_failure(run: _Run, error: BaseException) -> None:
+def _write_failure(run: OpenRun, error: BaseException) -> None:
     if run.folder.started:
         aborted = isinstance(error, asyncio.CancelledError)
         trigger = Trigger.STOP if aborted else Trigger.FAIL
@@ -280,7 +168,7 @@ def _write_failure(run: _Run, error: BaseException) -> None:
         run.folder.discard()
 
 
-async def _in_place(run: _Run, kind: BrokerChoice | None) -> _Ended:
+async def _in_place(run: OpenRun, kind: BrokerChoice | None) -> _Ended:
     lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_failure(failure: BrokerError) -> None:
@@ -325,7 +213,7 @@ async def _in_place(run: _Run, kind: BrokerChoice | None) -> _Ended:
 
 
 async def _run_tasks(
-    run: _Run,
+    run: OpenRun,
     place: Place,
     topics: dict[str, str],
     starts: list[PartitionStart],
@@ -344,11 +232,11 @@ async def _run_tasks(
     threads = max(1, min(manifest.partitions, os.cpu_count() or 1))
     executor = ThreadPoolExecutor(threads, thread_name_prefix="engine")
     try:
-        intake, runners = await _engines(run, place, topics, starts, files, executor, watch)
+        intakes, runners = await _engines(run, place, topics, starts, files, executor, watch)
         service = await _service(run, place, topics, starts, backlog, watch)
         run.observer.planned(run_plan(run.settings, manifest, plan, place, run.folder.path, starts))
-        complete = await _supervise(
-            run, service, intake, runners, starts, files, backlog, watch, lost
+        complete = await supervise(
+            run, service, intakes, runners, starts, files, backlog, watch, lost
         )
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
@@ -362,32 +250,36 @@ async def _run_tasks(
 
 
 async def _engines(
-    run: _Run,
+    run: OpenRun,
     place: Place,
     topics: dict[str, str],
     starts: list[PartitionStart],
     files: StreamFiles,
     executor: ThreadPoolExecutor,
     watch: Watch,
-) -> tuple[Intake | None, list[EngineRunner]]:
-    """The engine tasks, and the one reader they share; None: all of them have ended before."""
+) -> tuple[list[Intake], list[EngineRunner]]:
+    """The engine tasks, and the readers they share."""
     manifest = run.manifest
-    going = {
-        TopicPartition(topics["ticks"], partition): start.offset
-        for partition, start in enumerate(starts)
-        if not start.ended
-    }
-    intake = None
-    if going:
-        source = await place.log.source(going)
-        intake = Intake(source, (partition for _, partition in going))
+    going = [partition for partition, start in enumerate(starts) if not start.ended]
+    readers: dict[int, PartitionIntake] = {}
+    intakes: list[Intake] = []
+    for first in range(min(READERS, len(going))):
+        mine = going[first::READERS]
+        source = await place.log.source(
+            {
+                TopicPartition(topics["ticks"], partition): starts[partition].offset
+                for partition in mine
+            }
+        )
+        intakes.append(Intake(source, mine))
+        readers |= {partition: intakes[-1].of(partition) for partition in mine}
     sink = await place.log.sink() if place.readable else None
     runners = [
         EngineRunner(
             who=TaskIdentity(manifest.run, manifest.run_id, partition, len(manifest.instruments)),
             core=start.core,
             guard=SequenceGuard(topics["ticks"], manifest.run_id, partition, state=start.reader),
-            source=NOTHING if intake is None or start.ended else intake.of(partition),
+            source=readers.get(partition, NOTHING),
             offset=0 if start.offset == "beginning" else int(start.offset),
             sink=sink,
             topics=topics,
@@ -402,11 +294,11 @@ async def _engines(
         )
         for partition, start in enumerate(starts)
     ]
-    return intake, runners
+    return intakes, runners
 
 
 async def _service(
-    run: _Run,
+    run: OpenRun,
     place: Place,
     topics: dict[str, str],
     starts: list[PartitionStart],
@@ -436,95 +328,6 @@ async def _service(
         on_published=watch.published,
         complete={p for p, start in enumerate(starts) if start.replayed},
     )
-
-
-async def _supervise(
-    run: _Run,
-    service: ReplayService,
-    intake: Intake | None,
-    runners: list[EngineRunner],
-    starts: list[PartitionStart],
-    files: StreamFiles,
-    backlog: Backlog,
-    watch: Watch,
-    lost: asyncio.Future[None],
-) -> bool:
-    """Let everything go until the end or a stop; True: every partition reached its end."""
-    # What is there now stays: a collection that walks through all of it takes longer than a
-    # paced frame may be late.
-    gc.collect()
-    gc.freeze()
-    try:
-        async with asyncio.TaskGroup() as group:
-            helpers = [
-                group.create_task(_stop_when_asked(run.stop, service)),
-                group.create_task(_tell_now_and_then(run.observer, watch, runners)),
-                group.create_task(_flush_now_and_then(files)),
-                group.create_task(_fail_when(lost)),
-            ]
-            if intake is not None:
-                helpers.append(group.create_task(intake.run(), name="intake"))
-            engines = [
-                group.create_task(runner.run(), name=f"engine {start.core.partition}")
-                for runner, start in zip(runners, starts, strict=True)
-                if not start.ended
-            ]
-            outcome = await group.create_task(service.run(), name="replay")
-            if not outcome.complete:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(DRAIN_S):
-                        await backlog.drained()
-                for runner in runners:
-                    runner.stop()
-            ends = await asyncio.gather(*engines)
-            for helper in helpers:
-                helper.cancel()
-    except BaseExceptionGroup as failures:
-        raise _first(failures) from None
-    finally:
-        gc.unfreeze()
-    return outcome.complete and all(ends)
-
-
-async def _stop_when_asked(stop: StopRequest, service: ReplayService) -> None:
-    await stop.wait()
-    service.stop()
-
-
-async def _tell_now_and_then(observer: Observer, watch: Watch, runners: list[EngineRunner]) -> None:
-    while True:
-        await asyncio.sleep(PROGRESS_S)
-        observer.progressed(watch.progress(runners))
-
-
-async def _flush_now_and_then(files: StreamFiles) -> None:
-    while True:
-        await asyncio.sleep(FLUSH_S)
-        files.flush()
-
-
-async def _fail_when(lost: asyncio.Future[None]) -> None:
-    await asyncio.shield(lost)
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure to tell: a bug before all, then what people can act on, the lost broker last."""
-    flat = list(_leaves(failures))
-    for failure in flat:
-        if not isinstance(failure, StreambotError):
-            return failure
-    for failure in flat:
-        if not isinstance(failure, BrokerError):
-            return failure
-    return flat[0]
-
-
-def _leaves(failures: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for failure in failures.exceptions:
-        if isinstance(failure, BaseExceptionGroup):
-            yield from _leaves(failure)
-        else:
-            yield failure
 
 
 def _recount_marks(

@@ -13,10 +13,11 @@ from streambot.domain.errors import SequenceGapError, StrategyError, StreamError
 from streambot.engine.scripts import Script
 from streambot.processor import runner as runner_module
 from streambot.processor.journal import event_digest
-from streambot.processor.runner import DEAD_LETTER, OUTPUTS, EngineRunner, TaskIdentity
+from streambot.processor.runner import DEAD_LETTER, OUTPUTS, EngineRunner
 from streambot.processor.snapshot import load_snapshot
 from streambot.processor.stream_files import StreamFiles, cut_back
 from streambot.processor.task import TaskCore
+from streambot.processor.worker import TaskIdentity
 from streambot.replay.framing import Framing, Position
 from streambot.streams.memory import MemoryLog
 from streambot.streams.ports import StreamSpec, TopicPartition

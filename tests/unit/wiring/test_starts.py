@@ -10,9 +10,10 @@ import pytest
 from streambot.engine.scripts import Script
 from streambot.processor import runner as runner_module
 from streambot.processor.journal import event_digest
-from streambot.processor.runner import OUTPUTS, EngineRunner, TaskIdentity
+from streambot.processor.runner import OUTPUTS, EngineRunner
 from streambot.processor.stream_files import StreamFiles
 from streambot.processor.task import TaskCore
+from streambot.processor.worker import TaskIdentity
 from streambot.replay.backlog import Backlog
 from streambot.replay.framing import Framing
 from streambot.replay.pacing import Ratio
