@@ -41,7 +41,6 @@ from streambot.engine.slots import (
     EVENT,
     MARK,
     MAX_AVERAGE,
-    NONE,
     ORDER,
     REJ_DUPLICATE,
     RING,

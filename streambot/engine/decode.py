@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from streambot.domain.errors import UsageError
 from streambot.domain.events import (
     Action,
     ActionKind,
@@ -193,6 +194,34 @@ def encode_orders(orders: Sequence[SubmitOrder], barrier_ts: Iterable[int]) -> n
 
 
 _MOST_LOTS = 2**31
+_MOST = 2**62
+_LEAST = {
+    "quantity": 1 - _MOST,
+    "premium_ticks": 0,
+    "expiry_ts": 1 - _MOST,
+    "trail_width_ticks": 1,
+    "lot_size": 1,
+}
+
+
+def check_order(order: SubmitOrder) -> None:
+    """Refuse numbers that an order cannot carry: those that no rule answers with a rejection.
+
+    Raises:
+        UsageError: one is no whole number, below its least value, or no machine word.
+    """
+    for name, least in _LEAST.items():
+        value = getattr(order, name)
+        if value is None:
+            continue
+        whole = isinstance(value, int | np.integer)
+        if not whole or not least <= value < _MOST:
+            raise UsageError(
+                f"an order of {order.instrument} with `{name}` {value!r}",
+                hint="leave it out where it is not known"
+                if name != "quantity"
+                else "quantity is whole lots",
+            )
 
 
 class NoActionError(TypeError):

@@ -47,6 +47,7 @@ from streambot.jit import njit
 
 Record = Any
 _MOST_MONEY = 4.0e18
+_BEYOND_MONEY = 2**62
 
 
 @njit
@@ -131,6 +132,8 @@ def _entry_refusal(p: Record, s: Record, ts: int, units: int, unit_cost: int) ->
     """The first check that the waiting entry fails, in the order of the rules; -1: none."""
     if s.order_quantity < 1 or s.order_quantity > p.max_quantity:
         return REJ_QUANTITY
+    if units < 1 and p.is_option == 0:
+        return REJ_QUANTITY
     if s.halted != 0:
         return REJ_HALTED
     if s.side != 0:
@@ -190,8 +193,10 @@ def _act(
     units = 0
     if 1 <= s.order_quantity <= p.max_quantity:
         units = s.order_quantity * lot_size
+        if float(s.order_quantity) * float(lot_size) > _MOST_MONEY:
+            units = _BEYOND_MONEY
     fill = max(1, price + side * p.slippage)
-    premium = s.order_premium + p.premium_slippage
+    premium = min(s.order_premium, _BEYOND_MONEY) + p.premium_slippage
     unit_cost = premium if p.is_option != 0 else fill
     refusal = _entry_refusal(p, s, ts, units, unit_cost)
     if refusal >= 0:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
+from streambot.domain.errors import ConfigError
 from streambot.domain.instruments import (
     AtrPremium,
     BachelierPremium,
@@ -218,6 +219,7 @@ ORDER = np.dtype(
 )
 """One complete order; `premium`, `expiry`, `width`, `lot_size` may be `NONE`."""
 
+_MOST_MONEY = 4 * 10**18
 CAPACITY = 4_096
 """Events, marks and orders that a log holds before it must be emptied."""
 ROOM = 8
@@ -298,9 +300,27 @@ def make_params(instrument: Instrument, capital: int, limits: SlotLimits) -> npt
         instrument: what the slot trades.
         capital: initial cash, money units of the instrument.
         limits: settings of the run.
+
+    Raises:
+        ConfigError: an amount that leaves no room in 64 bits for what may become of it.
     """
     params = np.zeros(1, PARAMS)
     p = params[0]
+    fees = instrument.brokerage
+    for name, amount in (
+        ("capital", capital),
+        ("tick_size", instrument.tick_money),
+        *(
+            (f"brokerage.{part}", instrument.money(getattr(fees, part)))
+            for part in ("entry", "exit", "settlement")
+        ),
+    ):
+        if not -_MOST_MONEY < amount < _MOST_MONEY:
+            raise ConfigError(
+                f"`{name}` of {instrument.symbol} is {amount} units of "
+                f"1e-{instrument.money_decimals} {instrument.currency}: more than the engine counts",
+                hint="use less capital, or a coarser tick size",
+            )
     p["is_option"] = instrument.is_option
     p["marked"] = instrument.valuation == Valuation.MARKED
     p["enforce_stop"] = instrument.enforce_trailing_stop

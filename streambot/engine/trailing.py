@@ -13,6 +13,8 @@ from streambot.jit import njit
 
 Record = Any
 CLIP = 3.0
+WIDEST = 10**12
+"""No price gets there: a wider stop from outside would only leave the integers."""
 
 
 @njit
@@ -31,7 +33,7 @@ def width_from_atr(multiple: float, atr_ticks: float) -> int:
 def start_trail(p: Record, s: Record, width: int) -> None:
     """At the entry the best price is the fill price."""
     s.best = s.entry_price
-    s.width = width_from_bp(s.best, p.trail_bp) if p.trail_bp > 0 else max(1, width)
+    s.width = width_from_bp(s.best, p.trail_bp) if p.trail_bp > 0 else min(max(1, width), WIDEST)
     s.stop = s.best - s.side * s.width
 
 

@@ -12,6 +12,9 @@ from typing import Any
 
 from streambot.jit import njit
 
+_MOST_DRAWDOWN = 4.0e22
+"""Basis points x money units beyond which no 64 bits hold the drawdown, nor any slot its loss."""
+
 # mypy cannot type records inside compiled code: p is one PARAMS record, s one SLOT record.
 Record = Any
 
@@ -63,5 +66,7 @@ def breach_threshold(peak: int, limit_bp: int) -> int:
     peak x limit / 10,000 is taken apart so that no product leaves 64 bits; rounding down is exact,
     because a drawdown is whole money units.
     """
+    if float(peak) * float(limit_bp) > _MOST_DRAWDOWN:
+        return -(2**62)
     whole = peak // 10_000
     return peak - (whole * limit_bp + (peak - whole * 10_000) * limit_bp // 10_000)
