@@ -30,6 +30,13 @@ def environment(**changes: str) -> dict[str, str]:
     return kept | changes
 
 
+def last_words(stderr: str) -> str:
+    """What a failed command said was wrong, without the paths of this machine."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if "rror" in line] or lines[-1:] or ["nothing"]
+    return errors[-1].replace(f"{ROOT}/", "")[:200]
+
+
 def simulate(*arguments: str, runs_dir: Path, timeout_s: float = 600.0, **changes: str) -> Done:
     """Run `simulate --json` and return its summary.
 
@@ -48,8 +55,9 @@ def simulate(*arguments: str, runs_dir: Path, timeout_s: float = 600.0, **change
     )
     seconds = time.perf_counter() - began
     if done.returncode != 0:
-        said = " ".join(done.stderr.split())[-300:] or "nothing"
-        raise SkippedError(f"simulate ended with exit code {done.returncode}: {said}")
+        raise SkippedError(
+            f"simulate ended with exit code {done.returncode}: {last_words(done.stderr)}"
+        )
     for line in reversed(done.stdout.splitlines()):
         found = json.loads(line)
         if str(found.get("schema", "")).startswith("streambot.summary/"):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.bars import MINUTE_NS
-from benchmarks.command import COMMAND, ROOT, environment
+from benchmarks.command import COMMAND, ROOT, environment, last_words
 from benchmarks.dataset import write_bars, write_registry
 from benchmarks.harness import Check, Row, SkippedError
 
@@ -61,7 +61,7 @@ def _run(data: Path, registry: Path, runs_dir: Path) -> tuple[float, float]:
         env=environment(), check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        raise SkippedError(f"simulate failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+        raise SkippedError(f"simulate failed: {last_words(done.stderr)}")
     peak, rate = json.loads(done.stdout.splitlines()[-1])
     return peak, rate
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.bars import MINUTE_NS
-from benchmarks.command import ROOT, environment, simulate
+from benchmarks.command import ROOT, environment, last_words, simulate
 from benchmarks.dataset import write_bars, write_registry
 from benchmarks.harness import MIN_ROUNDS, Check, Row, SkippedError, ratio
 from benchmarks.raw_log import write_frames
@@ -97,7 +97,5 @@ def _floor(kept: Path, out_bytes: int) -> float:
         check=False,
     )
     if done.returncode != 0:
-        raise SkippedError(
-            f"the bare client failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
-        )
+        raise SkippedError(f"the bare client failed: {last_words(done.stderr)}")
     return float(done.stdout.split()[-1])
