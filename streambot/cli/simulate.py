@@ -17,6 +17,7 @@ import typer
 from streambot.cli.console import say, show, terminal_width, write_line
 from streambot.cli.groups import AsJson, single
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
+from streambot.cli.whole_lines import WholeLines
 from streambot.domain.errors import StreambotError, UsageError
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ async def _simulate(settings: Resolved, resume: str | None, *, quiet: bool) -> _
     observer = ConsoleObserver(stop.request, quiet=quiet)
     try:
         # What a strategy prints is narration: stdout is for the summary.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(WholeLines(sys.stderr)):
             summary = await run_simulation(settings, observer=observer, resume=resume, stop=stop)
     except (KeyboardInterrupt, asyncio.CancelledError):
         if observer.plan is not None:
