@@ -41,6 +41,7 @@ from streambot.engine.strategy import StrategyPlayer
 from streambot.processor.journal import EventDigest, LineWriter
 from streambot.processor.page import Page
 from streambot.processor.rows import rows_by_slot
+from streambot.processor.step_output import StepOutput
 from streambot.processor.tally import SlotStatus, SlotTally
 
 if TYPE_CHECKING:
@@ -67,25 +68,6 @@ class SlotContext(NamedTuple):
     daily_atr: float = np.nan
     daily_count: int = 0
     daily_close: int = NONE
-
-
-class StepOutput(NamedTuple):
-    """What one frame brought, as record values: whole lines, or None for no record.
-
-    Attributes:
-        orders: what the co-located agent answered, through the last barrier of the frame.
-        fills: events of the engine.
-        pnl: marks.
-        events, marks: counts of lines.
-        equity: int64 [3, marks]: barrier, instrument number and equity of each mark, slot by slot.
-    """
-
-    orders: bytes | None
-    fills: bytes | None
-    pnl: bytes | None
-    events: int = 0
-    marks: int = 0
-    equity: npt.NDArray[np.int64] | None = None
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True):

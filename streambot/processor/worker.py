@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from streambot.domain.errors import DecodeError
 from streambot.processor.close_rows import CloseRows
-from streambot.processor.task import StepOutput
+from streambot.processor.step_output import StepOutput
 from streambot.streams.frame import Frame, FrameKind, decode_frame
 from streambot.streams.ports import Record
 from streambot.streams.sequence import ChainState

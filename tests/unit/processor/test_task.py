@@ -27,7 +27,8 @@ from streambot.engine.scripts import Script
 from streambot.engine.strategy import Account, Bar
 from streambot.processor.journal import EventDigest, event_digest
 from streambot.processor.manifest import PolicySettings, RunManifest
-from streambot.processor.task import SlotContext, StepOutput, TaskCore
+from streambot.processor.step_output import StepOutput
+from streambot.processor.task import SlotContext, TaskCore
 from streambot.streams.frame import Frame, FrameKind
 from tests.scenarios import ticks_of
 

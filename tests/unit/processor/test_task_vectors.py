@@ -9,7 +9,8 @@ import pytest
 
 from streambot.domain.ticks import TickBlock
 from streambot.processor.manifest import RunManifest
-from streambot.processor.task import StepOutput, TaskCore
+from streambot.processor.step_output import StepOutput
+from streambot.processor.task import TaskCore
 from streambot.streams.frame import Frame, FrameKind
 from tests.scenarios import (
     Scenario,
