@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,8 +93,8 @@ class BacktestResult:
 
 
 @njit
-def is_sorted(times: npt.NDArray[np.int64]) -> bool:
-    """True where no time is earlier than the one before it."""
+def is_sorted(times: npt.NDArray[Any]) -> bool:
+    """True where no time, or interval, is earlier than the one before it."""
     backwards = 0
     for k in range(1, len(times)):
         backwards += times[k] < times[k - 1]
@@ -182,7 +182,7 @@ class BacktestingEngine:
 
         Raises:
             StrategyError: the strategy raised, or answered something that is no action.
-            DataError: ticks without `closes`, or bars that go back in time.
+            DataError: ticks without the close times of their intervals, or bars that go back in time.
         """
         if isinstance(strategy, Script):
             self.use_script(strategy)
@@ -258,17 +258,23 @@ class BacktestingEngine:
     def _check(self, data: BarBlock | TickBlock, closes: npt.NDArray[np.int64] | None) -> None:
         if isinstance(data, TickBlock) and closes is None:
             raise DataError("ticks need `closes`, the close time of every interval")
-        if isinstance(data, TickBlock) and closes is not None and len(data):
-            closing = data.bar[(data.flags & TickFlag.BAR_CLOSE) != 0]
-            known = len(closes)
-            if int(data.bar.max()) > known or (len(closing) and int(closing.max()) >= known):
+        last = int(self._slot["close_ts"][0])
+        if not len(data):
+            return
+        in_order = is_sorted(data.ts) and int(data.ts[0]) >= last
+        if isinstance(data, TickBlock):
+            in_order = in_order and is_sorted(data.bar)
+        if not in_order:
+            raise DataError("bars and ticks must come in time order", hint="sort them by `ts`")
+        if isinstance(data, TickBlock) and closes is not None:
+            # An interval may stay open at the end, but no bar closes in it.
+            known, reached = len(closes), int(data.bar[-1])
+            closing = data.flags[np.searchsorted(data.bar, known) :] & TickFlag.BAR_CLOSE
+            if reached > known or closing.any():
                 raise DataError(
-                    f"ticks reach interval {int(data.bar.max())}, `closes` has {known} close times",
+                    f"ticks reach interval {reached}, `closes` has {known} close times",
                     hint="give the close time of every interval in which a bar closes",
                 )
-        last = int(self._slot["close_ts"][0])
-        if len(data) and (not is_sorted(data.ts) or int(data.ts[0]) < last):
-            raise DataError("bars and ticks must come in time order", hint="sort them by `ts`")
 
     def _encode_given(
         self, data: BarBlock | TickBlock, closes: npt.NDArray[np.int64] | None

@@ -119,17 +119,6 @@ def _begin(
 
 
 @njit
-def _pass_barrier(p: Record, s: Record, log: Record, closes: Any, bar: int, row: int) -> None:
-    """Settle what expired by the barrier before a tick of interval `bar`, though not before it.
-
-    A barrier at which this slot closed no bar settles all the same, and a tick at the time of a
-    barrier comes behind it.
-    """
-    if s.side != 0 and p.is_option != 0 and bar > 0:
-        settle_expired(p, s, log, closes[bar - 1], row)
-
-
-@njit
 def advance_ticks(
     params: Record,
     slots: Record,
@@ -180,6 +169,7 @@ def advance_ticks(
     j = start
     tick_ts, tick_price, tick_size = block.ts, block.price, block.size
     tick_flags, tick_bar = block.flags, block.bar
+    holds_options = p.is_option != 0
     while j < len(rows):
         r = rows[j]
         ts, price, flags = tick_ts[r], tick_price[r], tick_flags[r]
@@ -192,7 +182,10 @@ def advance_ticks(
             if _is_full(log):
                 break
             _open_bar(s, ts, price)
-            _pass_barrier(p, s, log, closes, tick_bar[r], r)
+            if holds_options and tick_bar[r] > 0:
+                # What expired by the barrier before this interval, where this slot closed no bar:
+                # a tick at the time of a barrier comes behind it.
+                settle_expired(p, s, log, closes[tick_bar[r] - 1], r)
             on_tick(p, s, log, ts, price, True, r)
             low, high, until = quiet_range(p, s)
         else:
@@ -200,7 +193,8 @@ def advance_ticks(
                 if _is_full(log):
                     break
                 opens_source = (flags & _BAR_OPEN) != 0
-                _pass_barrier(p, s, log, closes, tick_bar[r], r)
+                if holds_options and tick_bar[r] > 0:
+                    settle_expired(p, s, log, closes[tick_bar[r] - 1], r)
                 on_tick(p, s, log, ts, price, opens_source, r)
                 low, high, until = quiet_range(p, s)
             else:
