@@ -68,6 +68,9 @@ def session_of(closes: Any, ts: int) -> int:
 def trading_days(opens: Any, closes: Any, ts: int, expiry: int) -> float:
     """Trading days from `ts` to `expiry`: the rest of this session plus whole sessions.
 
+    A session counts where it opens before the expiry: the expiry's own counts whole, one that only
+    opens behind it not at all.
+
     Args:
         opens: session opens, UTC ns, int64 [n].
         closes: session closes, UTC ns, int64 [n].
@@ -75,13 +78,13 @@ def trading_days(opens: Any, closes: Any, ts: int, expiry: int) -> float:
         expiry: UTC ns.
     """
     now = int(np.searchsorted(closes, ts, side="right"))
-    last = int(np.searchsorted(closes, expiry, side="left"))
-    if expiry <= ts or now >= len(closes):
+    last = int(np.searchsorted(opens, expiry, side="left")) - 1
+    if now >= len(closes) or last < now:
         return 0.0
     rest = 1.0
     if ts > opens[now]:
         rest = (closes[now] - ts) / (closes[now] - opens[now])
-    return rest + max(0, last - now)
+    return rest + last - now
 
 
 @njit
