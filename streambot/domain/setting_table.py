@@ -221,7 +221,6 @@ _TABLE = (
     Setting("namespace", "namespace", parse_name),
     Setting("run", "run", parse_name),
     Setting("runs_dir", "runs_dir", parse_text),
-    Setting("report", "report", parse_text),
 )
 SETTINGS: Mapping[str, Setting] = {setting.name: setting for setting in _TABLE}
 """All settings by name, in the order in which `config show` lists them."""

@@ -85,7 +85,6 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         namespace: first part of the names of all topics.
         run: name of the run; None: one is made up.
         runs_dir: folder of the runs' folders.
-        report: path of the HTML report; None: none.
     """
 
     data: tuple[str, ...] = ()
@@ -117,7 +116,6 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     namespace: str = "streambot"
     run: str | None = None
     runs_dir: str = "runs"
-    report: str | None = None
 
     def __post_init__(self) -> None:
         if self.lots > self.max_quantity:

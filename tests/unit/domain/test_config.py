@@ -344,7 +344,7 @@ def test_settings_that_make_no_sense(flags, where):
 
 def test_the_written_configuration_gives_the_same_configuration_again():
     flags = {"speed": "0.5x", "instruments": "SPY,N*", "data": ["a b.csv", 'c"d.csv'], "capital": "1e6,SPY=5", "timeframe": "5m",
-             "gaps": "max:30s", "bar_path": "bridge:9", "run": "null", "policy": "my.py:Cls", "report": "true"}  # fmt: skip
+             "gaps": "max:30s", "bar_path": "bridge:9", "run": "null", "policy": "my.py:Cls"}  # fmt: skip
     resolved = resolve(flags, SASL)
     text = config_yaml(resolved)
     assert "hunter2" not in text
