@@ -45,6 +45,7 @@ from streambot.streams.frame import Frame, FrameKind
 from tests.reference_engine import Fact, Order, ReferenceSlot, Terms, Tick
 
 MINUTE = 60 * 10**9
+DAY = 1_440 * MINUTE
 START = 1_700_000_000 * 10**9
 BARS_A_DAY = 6
 ACTIONS = ["BUY_LONG", "SELL_SHORT", "CLOSE"]
@@ -89,8 +90,8 @@ def make_world(seed: int, *, slots: int, one_source: bool, days: int = 6) -> Wor
     sessions = _sessions(rng, days)
     real = not one_source and rng.random() < 0.3
     limits = SlotLimits(
-        max_quantity=rng.choice([1, 3, 10]),
-        max_gap_ns=rng.choice([7 * 86_400 * 10**9, 0, MINUTE, 3 * MINUTE]),
+        max_quantity=rng.choice([1, 10, 10, 10]),
+        max_gap_ns=rng.choice([7 * DAY, 7 * DAY, 7 * DAY, 0, MINUTE, 3 * MINUTE]),
         drawdown_limit_bp=rng.choice([100, 500, 2_000, 30_000]),
         halt_on_breach=rng.random() < 0.5,
         stop_at_tick=real,
@@ -136,6 +137,9 @@ def _bars(
         ]
         for t in kept:
             open_ = max(1, price + rng.choice([0, 0, rng.randint(-wild, wild)]))
+            if rng.random() < 0.02:
+                # Over night a short can lose more than there is.
+                open_ *= rng.randint(2, 4)
             price = max(1, open_ + rng.randint(-wild, wild))
             high = max(open_, price) + rng.randint(0, wild)
             low = max(1, min(open_, price) - rng.randint(0, wild))
@@ -184,7 +188,7 @@ def _instrument(
     tick_money = rng.choice([1, 5])
     model = rng.choice(["atr", "bachelier"])
     atr = rng.choice([Decimal(2), Decimal("0.35"), None])
-    capital = rng.choice([500, 4_000, 100_000, 5_000_000])
+    capital = rng.choice([500, 4_000, 20_000, 100_000, 1_000_000, 5_000_000])
     terms = Terms(
         option=option, marked=option and rng.random() < 0.5,
         lot_size=0 if rules else rng.randint(1, 20), tick_money=tick_money,
@@ -225,17 +229,19 @@ def _asked(
 ) -> tuple[dict[int, list[Order]], dict[int, tuple[str, int]]]:
     """Orders from outside by barrier, and answers of an agent inside at the slot's own closes."""
     orders: dict[int, list[Order]] = {}
-    busy = rng.choice([0.2, 0.6])
+    busy = rng.choice([0.1, 0.4])
     for barrier, close in enumerate(closes):
         while rng.random() < busy:
             action = rng.choice(ACTIONS)
             near = closes[min(len(closes) - 1, barrier + rng.randint(0, 6))]
-            expiry = rng.choice([None, near, near, near + rng.randint(-MINUTE, MINUTE), close + 1])
+            expiry = rng.choice(
+                [None, near, near, near, near, near + rng.randint(-MINUTE, MINUTE), close + 1]
+            )
             orders.setdefault(barrier, []).append(
                 Order(
                     action,
-                    0 if action == "CLOSE" else rng.randint(-1, 6),
-                    rng.choice([None, 0, 1, 5, 40]) if option else None,
+                    0 if action == "CLOSE" else rng.choice([rng.randint(1, 4)] * 9 + [-1, 0, 6]),
+                    rng.choice([None, 0, 1, 1, 5, 5, 5, 40, 40]) if option else None,
                     expiry if option else None,
                     rng.choice([None, 1, 9, 80]),
                     rng.choice([None, None, 1, 15]),
