@@ -8,7 +8,13 @@ import pytest
 
 from streambot.domain.errors import UsageError
 from streambot.processor.folder import read_record
-from tests.integration.simulate.bars import CHILD, Told, run, stopped_after, write_bars
+from tests.integration.simulate.bars import (
+    CHILD,
+    Told,
+    run,
+    stopped_after,
+    write_bars,
+)
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +132,28 @@ def test_a_run_killed_again_and_again_and_resumed_changes_nothing(folder, refere
     assert summary["resumes"] == 3
     assert summary["max_drawdown"] == reference.max_drawdown
     assert summary["by_instrument"]["BBB"]["fills"] == reference.by_instrument["BBB"].fills
+
+
+def test_a_run_killed_between_its_end_and_its_last_word_is_only_finished(folder, reference):
+    run(folder, run="nearly", partitions="2")
+    file = folder / "runs" / "nearly" / "run.json"
+    file.write_text(file.read_text().replace('"state": "complete"', '"state": "running"'))
+    (folder / "runs" / "nearly" / "summary.json").unlink()
+    summary = run(folder, resume="nearly")
+    assert figures(summary) == figures(reference)
+    assert read_record(folder / "runs" / "nearly").state == "complete"
+
+
+@pytest.mark.real_data
+def test_fifty_real_stocks_give_one_digest(data_folder, tmp_path):
+    flags = {
+        "data": str(data_folder / "nse_50_5m_week_2026.parquet"),
+        "infer_instruments": "true", "policy": "sma-cross",
+    }  # fmt: skip
+    digests = {
+        run(tmp_path, partitions=partitions, **flags).digest for partitions in ("1", "3", "8")
+    }
+    assert len(digests) == 1
+    part = stopped_after(tmp_path, 40, run="part", partitions="4", speed="50000x", **flags)
+    assert part.state == "interrupted"
+    assert run(tmp_path, resume="part", speed="max").digest in digests
