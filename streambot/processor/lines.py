@@ -13,6 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streambot.engine.decode import (
+    ACTIONS,
+    CAUSES,
+    EXPIRY_REASONS,
+    FILL_REASONS,
+    PREMIUM_MODELS,
+    REASONS,
+)
 from streambot.engine.slots import (
     EV_BREACHED,
     EV_EXPIRED,
@@ -129,18 +137,13 @@ def put_flag(out: Any, at: int, value: int) -> int:
 
 _NULL, _TRUE, _FALSE = text("null"), text("true"), text("false")
 _KINDS = table(("OrderFilled", "OrderRejected", "OrderExpired", "PositionSettled", "SlotBreached"))
-_ACTIONS = table(("HOLD", "BUY_LONG", "SELL_SHORT", "CLOSE"))
+_ACTIONS = table(ACTIONS)
 _EFFECTS = table(("entry", "exit"))
-_FILL_REASONS = table(("order", "trailing_stop", "liquidated", "breach"))
-_REJECTIONS = table(
-    (
-        "no_bar", "duplicate_order", "invalid_quantity", "halted", "position_open",
-        "premium_unavailable", "no_expiry", "insolvent", "insufficient_cash", "flat",
-    )
-)  # fmt: skip
-_EXPIRIES = table(("gap", "end_of_data"))
-_CAUSES = table(("barrier", "fill", "settlement", "session"))
-_MODELS = table(("null", '"atr"', '"bachelier"', '"given"'))
+_FILL_REASONS = table(FILL_REASONS)
+_REJECTIONS = table(REASONS)
+_EXPIRIES = table(EXPIRY_REASONS)
+_CAUSES = table(CAUSES)
+_MODELS = table(tuple("null" if model is None else f'"{model}"' for model in PREMIUM_MODELS))
 _ON_BREACH = table(("alert", "halt"))
 
 _K_KIND = text('{"kind":"')
