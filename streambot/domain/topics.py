@@ -71,6 +71,7 @@ class Key(StrEnum):
 
     NONE = "none"
     INSTRUMENT = "instrument"
+    RECORD = "record"
 
 
 class PerRun(StrEnum):
