@@ -8,6 +8,7 @@ default; readers ignore fields that they do not know.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -54,6 +55,8 @@ class SubmitOrder(msgspec.Struct, frozen=True, kw_only=True):
         expiry_ts: expiry of the option contract, UTC ns; None for stocks or without a contract.
         trail_width_ticks: width of the trailing stop, at least 1; ignored with a stop in basis points.
         lot_size: units per lot of the contract; None: the instrument's own.
+        premium_model: which proxy priced it; None: whoever ordered does not say (`given` in the
+            fill).
     """
 
     instrument: str
@@ -64,6 +67,7 @@ class SubmitOrder(msgspec.Struct, frozen=True, kw_only=True):
     expiry_ts: int | None = None
     trail_width_ticks: int | None = None
     lot_size: int | None = None
+    premium_model: Literal["atr", "bachelier", "given"] | None = None
 
 
 class OrdersThrough(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,6 @@ from streambot.engine.slots import (
     EV_SETTLED,
     EVENT,
     MARK,
-    MODEL_NONE,
     NONE,
     ORDER,
 )
@@ -185,7 +184,7 @@ def encode_orders(orders: Sequence[SubmitOrder], barrier_ts: Iterable[int]) -> n
                 NONE if v is None else v
                 for v in (o.premium_ticks, o.expiry_ts, o.trail_width_ticks, o.lot_size)
             ),
-            MODEL_NONE,
+            PREMIUM_MODELS.index(o.premium_model),
         )
         for o, ts in zip(orders, barrier_ts, strict=True)
     ]

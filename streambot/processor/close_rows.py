@@ -29,6 +29,15 @@ class CloseRows:
     def __init__(self) -> None:
         self._held: TickBlock | None = None
 
+    @property
+    def held(self) -> TickBlock | None:
+        """The rows that wait: part of a snapshot."""
+        return self._held
+
+    def hold(self, rows: TickBlock | None) -> None:
+        """Go on with the rows of a snapshot."""
+        self._held = rows
+
     def settle(self, frame: Frame) -> Frame:
         """The frame with the rows that may be processed now, held ones first."""
         ticks = frame.ticks

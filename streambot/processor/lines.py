@@ -382,6 +382,8 @@ def order_items(out: Any, ends: Any, records: Any, symbol: Any) -> int:
         at = put_optional(out, at, o.width)
         at = put(out, at, _K_LOT_SIZE)
         at = put_optional(out, at, o.lot_size)
+        at = put(out, at, _K_MODEL)
+        at = pick(out, at, _MODELS, o.model)
         at = put(out, at, _O_END)
         ends[k] = at
     return at

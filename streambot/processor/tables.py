@@ -39,6 +39,7 @@ _ORDER = pa.struct(
         ("expiry_ts", pa.int64()),
         ("trail_width_ticks", pa.int64()),
         ("lot_size", pa.int64()),
+        ("premium_model", pa.string()),
     ]
 )
 SCHEMAS = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -38,6 +38,17 @@ from streambot.engine.slots import (
     new_slot,
 )
 from streambot.engine.strategy import StrategyPlayer
+from streambot.processor.close_rows import CloseRows
+from streambot.processor.core_state import (
+    STATE_VERSION,
+    CoreState,
+    GivenOrder,
+    SlotState,
+    decode_core,
+    encode_state,
+    pack_rows,
+    unpack_rows,
+)
 from streambot.processor.journal import EventDigest, LineWriter
 from streambot.processor.page import Page
 from streambot.processor.rows import rows_by_slot
@@ -50,8 +61,6 @@ if TYPE_CHECKING:
     from streambot.processor.agents import StrategyFactory
     from streambot.processor.manifest import RunManifest
     from streambot.streams.frame import Frame
-
-SNAPSHOT_VERSION = 1
 
 
 class SlotContext(NamedTuple):
@@ -68,17 +77,6 @@ class SlotContext(NamedTuple):
     daily_atr: float = np.nan
     daily_count: int = 0
     daily_close: int = NONE
-
-
-class _State(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot: positions in the ticks are the runner's business."""
-
-    version: int
-    symbols: list[str]
-    slots: bytes
-    rings: bytes
-    counts: bytes
-    strategies: list[Any]
 
 
 class TaskCore:
@@ -125,7 +123,8 @@ class TaskCore:
         halts = limits.halt_on_breach
         self._writers = [LineWriter(i, halts=halts) for i in self.instruments]
         self._players = self._make_players(agent, halts=halts)
-        self._given: list[list[SubmitOrder]] = [[] for _ in members]
+        self._given: list[list[GivenOrder]] = [[] for _ in members]
+        self._closes = CloseRows()
         self._log = make_log()
         slots = len(members)
         self._members = members
@@ -163,11 +162,9 @@ class TaskCore:
             StrategyError: a co-located strategy raised, or answered something that is no action.
             DataError: a row or an order of an instrument that is not of this partition.
         """
+        frame = self._closes.settle(frame)
         ticks = frame.ticks
-        for order in orders:
-            if order.action == ActionKind.HOLD:
-                continue
-            self._given[self._slot_named(order.instrument)].append(order)
+        self._give(orders, frame)
         slots = len(self.instruments)
         rows, starts = rows_by_slot(ticks.instrument, self._slot_of, slots)
         if starts[-1] != len(ticks):
@@ -188,7 +185,7 @@ class TaskCore:
         )
 
     def _run(self, slot: int, frame: Frame, own: npt.NDArray[np.int64]) -> None:
-        given = self._encode_given(slot, frame)
+        given = self._encode_given(slot)
         player = self._players[slot]
         self._log["n_given"] = 0
         common = (
@@ -219,17 +216,7 @@ class TaskCore:
         """Barriers of the frame behind the slot's last row: settlement, and orders without a bar."""
         row = len(frame.ticks)
         p, s, log = self._params[slot], self._slots[slot], self._log[0]
-        if self._given[slot]:
-            given = self._encode_given(slot, frame)
-            self._log["n_given"] = 0
-            through = frame.barrier_lo + len(frame.closes)
-            while True:
-                take_given(p, s, given, log, through, row)
-                self._drain(slot)
-                used = int(self._log["n_given"][0])
-                if used == len(given) or given[used]["barrier"] >= through:
-                    break
-            del self._given[slot][:used]
+        self._take(slot, frame.barrier_lo + len(frame.closes), row)
         settle_expired(p, s, log, self._last_close, row)
         self._tell_and_drain(slot)
 
@@ -240,17 +227,47 @@ class TaskCore:
             player.tell_rest(self._slots[slot : slot + 1], self._log)
         self._drain(slot)
 
-    def _encode_given(self, slot: int, frame: Frame) -> npt.NDArray[np.void]:
-        if not self._given[slot]:
-            return _NO_ORDERS
-        orders = sorted(self._given[slot], key=lambda order: order.barrier)
-        self._given[slot] = orders
-        times = []
+    def _give(self, orders: Sequence[SubmitOrder], frame: Frame | None) -> None:
+        """Take in orders, each with the close time of its barrier as soon as that is known."""
+        lo = 0 if frame is None else frame.barrier_lo
+        closes = () if frame is None else frame.closes
+
+        def close_of(barrier: int) -> int | None:
+            if frame is None or barrier < lo:
+                return self._last_close
+            return int(closes[barrier - lo]) if barrier - lo < len(closes) else None
+
+        for given in self._given:
+            for at, (order, ts) in enumerate((g.order, g.ts) for g in given):
+                if ts is None:
+                    given[at] = GivenOrder(order, close_of(order.barrier))
         for order in orders:
-            at = order.barrier - frame.barrier_lo
-            known = 0 <= at < len(frame.closes)
-            times.append(int(frame.closes[at]) if known else self._last_close)
-        return encode_orders(orders, times)
+            if order.action != ActionKind.HOLD:
+                given = self._given[self._slot_named(order.instrument)]
+                given.append(GivenOrder(order, close_of(order.barrier)))
+                given.sort(key=lambda g: g.order.barrier)
+
+    def _take(self, slot: int, through: int, row: int) -> None:
+        """Hand the slot its orders for barriers before `through`, outside its rows."""
+        if not self._given[slot]:
+            return
+        given = self._encode_given(slot)
+        p, s, log = self._params[slot], self._slots[slot], self._log[0]
+        self._log["n_given"] = 0
+        while True:
+            take_given(p, s, given, log, through, row)
+            self._drain(slot)
+            used = int(self._log["n_given"][0])
+            if used == len(given) or given[used]["barrier"] >= through:
+                break
+        del self._given[slot][:used]
+
+    def _encode_given(self, slot: int) -> npt.NDArray[np.void]:
+        given = self._given[slot]
+        if not given:
+            return _NO_ORDERS
+        times = [self._last_close if g.ts is None else g.ts for g in given]
+        return encode_orders([g.order for g in given], times)
 
     def _slot_named(self, symbol: str) -> int:
         for slot, instrument in enumerate(self.instruments):
@@ -305,9 +322,15 @@ class TaskCore:
         self._equity = []
         return StepOutput(orders, self._fills.take(), self._marks.take(), events, marks, equity)
 
-    def finish(self) -> StepOutput:
-        """The data ended: orders that met no next bar expire. Call it once, at END."""
+    def finish(self, orders: Sequence[SubmitOrder] = ()) -> StepOutput:
+        """The data ended: orders that met no next bar expire. Call it once, at END.
+
+        Args:
+            orders: of an agent outside, for the barriers that no step was given orders for yet.
+        """
+        self._give(orders, None)
         for slot in range(len(self.instruments)):
+            self._take(slot, _ALL_BARRIERS, 0)
             end_of_data(self._slots[slot], self._log[0], 0)
             self._tell_and_drain(slot)
         return self._output(-1, answered=False)
@@ -317,21 +340,39 @@ class TaskCore:
         """False where a strategy cannot tell its state: such a run is resumed from its start."""
         return all(player is None or player.resumable for player in self._players)
 
-    def snapshot(self) -> bytes:
-        """State at a closed barrier; no frame may be half done.
+    def state(self) -> CoreState:
+        """State between two frames.
 
         Raises:
             StrategyError: a strategy's `state()` failed.
         """
-        state = _State(
-            version=SNAPSHOT_VERSION,
-            symbols=[instrument.symbol for instrument in self.instruments],
-            slots=self._slots.tobytes(),
-            rings=self._rings.tobytes(),
-            counts=self._tally.counts.tobytes(),
-            strategies=[None if p is None else p.state() for p in self._players],
+        slots = [
+            SlotState(
+                symbol=instrument.symbol,
+                slot=self._slots[slot].tobytes(),
+                ring=self._rings[slot].tobytes(),
+                counts=self._tally.counts[slot].tobytes(),
+                strategy=None if player is None else player.state(),
+                given=tuple(self._given[slot]),
+            )
+            for slot, (instrument, player) in enumerate(
+                zip(self.instruments, self._players, strict=True)
+            )
+        ]
+        return CoreState(
+            version=STATE_VERSION,
+            last_close=self._last_close,
+            held=pack_rows(self._closes.held),
+            slots=tuple(slots),
         )
-        return msgspec.msgpack.encode(state)
+
+    def snapshot(self) -> bytes:
+        """`state` as bytes.
+
+        Raises:
+            StrategyError: a strategy's `state()` failed.
+        """
+        return encode_state(self.state())
 
     @classmethod
     def restore(
@@ -340,7 +381,7 @@ class TaskCore:
         partition: int,
         context: Mapping[str, SlotContext],
         agent: Script | StrategyFactory | None,
-        data: bytes,
+        data: bytes | CoreState,
     ) -> Self:
         """The core that `snapshot` gave; its digest starts empty: feed it the lines written before.
 
@@ -348,26 +389,26 @@ class TaskCore:
             DataError: the bytes are no snapshot of this partition and version.
         """
         core = cls(manifest, partition, context, agent)
-        try:
-            state = msgspec.msgpack.decode(data, type=_State)
-        except msgspec.MsgspecError as cause:
-            raise DataError(f"is no snapshot of an engine task: {cause}") from cause
+        state = decode_core(data) if isinstance(data, bytes) else data
+        arrays = (core._slots, core._rings, core._tally.counts)
+        sizes = [array[:1].nbytes for array in arrays]
         symbols = [instrument.symbol for instrument in core.instruments]
-        sizes = [len(state.slots), len(state.rings), len(state.counts), len(state.strategies)]
-        own = [core._slots.nbytes, core._rings.nbytes, core._tally.counts.nbytes, len(symbols)]
-        if (state.version, state.symbols, sizes) != (SNAPSHOT_VERSION, symbols, own):
+        if [s.symbol for s in state.slots] != symbols or any(
+            [len(s.slot), len(s.ring), len(s.counts)] != sizes for s in state.slots
+        ):
             raise DataError(
                 "the snapshot was written by another version, or for other instruments",
                 hint="start the run again",
             )
-        for mine, theirs in (
-            (core._slots, state.slots), (core._rings, state.rings), (core._tally.counts, state.counts)
-        ):  # fmt: skip
-            if mine.size:
-                mine[:] = np.frombuffer(theirs, mine.dtype).reshape(mine.shape)
-        for player, own_state in zip(core._players, state.strategies, strict=True):
+        for slot, own in enumerate(state.slots):
+            for mine, theirs in zip(arrays, (own.slot, own.ring, own.counts), strict=True):
+                mine[slot : slot + 1] = np.frombuffer(theirs, mine.dtype).reshape(mine[:1].shape)
+            player = core._players[slot]
             if player is not None:
-                player.restore(own_state)
+                player.restore(own.strategy)
+            core._given[slot] = list(own.given)
+        core._last_close = state.last_close
+        core._closes.hold(unpack_rows(state.held))
         return core
 
     def status(self) -> list[SlotStatus]:
@@ -379,6 +420,7 @@ class TaskCore:
 
 
 _NO_ORDERS = np.zeros(0, ORDER)
+_ALL_BARRIERS = 1 << 62
 _NO_ITEMS = b'"orders":[]'
 _NO_PARAMS, _NO_SLOTS = np.zeros(0, PARAMS), np.zeros(0, SLOT)
 

@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from streambot.domain.errors import DecodeError
-from streambot.processor.close_rows import CloseRows
 from streambot.processor.step_output import StepOutput
 from streambot.streams.frame import Frame, FrameKind, decode_frame
 from streambot.streams.ports import Record
@@ -69,7 +68,6 @@ class Worker:
         self.status = core.status()
         self._next_status = 0
         self._who = who
-        self._closes = CloseRows()
 
     def work(
         self, records: Sequence[Record], *, snapshot: bool
@@ -122,7 +120,7 @@ class Worker:
         if frame.kind is FrameKind.END:
             output = self.core.finish()
         elif frame.kind is FrameKind.DATA:
-            output = self.core.step(self._closes.settle(frame))
+            output = self.core.step(frame)
             if len(frame.ticks):
                 self.at_barrier = int(frame.ticks.bar[-1]) < len(frame.closes)
             elif len(frame.closes):

@@ -390,6 +390,7 @@ def test_lines_of_the_longest_names_and_numbers(value: int, tick: Decimal) -> No
         for name in records.dtype.names or ():
             if records.dtype[name] == np.int64:
                 records[name] = value
+    orders["model"] = 2
     orders["action"] = marks["cause"] = marks["halted"] = events["gap_fill"] = 1
     events["kind"], events["detail"], events["effect"] = np.arange(n), 1, 1
     events["action"], events["premium_model"] = 2, 2
