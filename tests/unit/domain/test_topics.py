@@ -33,18 +33,32 @@ def test_the_bundled_streams():
         "late",
         "dead-letter",
         "status",
+        "control",
+        "runs",
+        "portfolio",
+        "alerts",
     ]
     assert topics["ticks"].topic("streambot", "run-1") == "streambot.run-1.ticks"
-    assert topics["state"].cleanup is Cleanup.COMPACT
+    # the last record of every key is what they are for, so only they lose the ones before
+    compacted = {s for s, t in topics.items() if t.cleanup is Cleanup.COMPACT}
+    assert compacted == {"state", "runs"}
     # ticks, orders and outputs are joined by partition: their counts must be equal
     counts = {s: topics[s].partition_count(3) for s in ("ticks", "orders", "fills", "pnl")}
     assert set(counts.values()) == {3}
-    assert topics["status"].partition_count(3) == 1
-    assert {s for s, t in topics.items() if t.time is TimeKind.WALL} == {"status"}
+    # what is about the whole run stands in one partition, and everything else is split as it is
+    alone = {"status", "control", "runs", "portfolio", "alerts"}
+    assert {s: t.partition_count(3) for s, t in topics.items()} == {
+        s: 1 if s in alone else 3 for s in topics
+    }
+    wall = {s for s, t in topics.items() if t.time is TimeKind.WALL}
+    assert wall == {"status", "control", "runs"}
 
 
 def test_streams_of_event_time_are_kept_whatever_their_timestamps_say():
-    for template in bundled_topics().values():
+    """Of wall time, what a run is stays as long as the run; what it was told goes after a week."""
+    week = str(7 * 86_400_000)
+    wall = {"status": week, "control": week, "runs": "-1"}
+    for stream, template in bundled_topics().items():
         settings = template.kafka_settings()
         if template.time is TimeKind.EVENT:
             assert settings["retention.ms"] == "-1"
@@ -53,7 +67,8 @@ def test_streams_of_event_time_are_kept_whatever_their_timestamps_say():
             assert int(settings["segment.ms"]) > 99 * 365 * 86_400_000
             assert int(settings["message.timestamp.after.max.ms"]) == 2**63 - 1
         else:
-            assert settings["retention.ms"] == str(7 * 86_400_000)
+            assert settings["retention.ms"] == wall[stream], stream
+            assert "segment.ms" not in settings
 
 
 @pytest.mark.parametrize(
