@@ -7,11 +7,15 @@
     ├── DataError             4  bars that cannot be trusted
     │   └── StrategyError     4  a user's strategy raised or answered nonsense
     ├── BrokerError           5  unreachable, refused, died
+    │   └── FencedError       5  another process took over
     ├── TopicError            6  topics differ from `topics.yaml`
-    └── StreamError           4  the log itself is wrong
-        ├── DecodeError          bytes that are no frame or no event
-        ├── SequenceGapError     a frame is missing
-        └── OrderViolationError  ticks that go back in time behind the sequencer
+    ├── StreamError           4  the log itself is wrong
+    │   ├── DecodeError          bytes that are no frame or no event
+    │   ├── SequenceGapError     a frame is missing
+    │   └── OrderViolationError  ticks that go back in time behind the sequencer
+    ├── VerificationError     8  two runs that should agree do not
+    │   └── DivergenceError      an agent's mirror and the engine disagree
+    └── AgentTimeoutError     9  a registered agent did not answer
 
 The number is the exit code of the command line (`docs/operations.md`). Anything outside the tree
 is a bug (exit code 1).
@@ -92,6 +96,10 @@ class BrokerError(StreambotError):
     exit_code = 5
 
 
+class FencedError(BrokerError):
+    """Another process took over what this one was working on; nothing of this one counts any more."""
+
+
 class TopicError(StreambotError):
     """The topics of the broker differ from `topics.yaml`."""
 
@@ -134,3 +142,19 @@ class SequenceGapError(StreamError):
 
 class OrderViolationError(StreamError):
     """Ticks that go back in time behind the sequencer."""
+
+
+class VerificationError(StreambotError):
+    """Two runs that should give the same events do not."""
+
+    exit_code = 8
+
+
+class DivergenceError(VerificationError):
+    """The fills that an agent's mirror computed are not those of the engine."""
+
+
+class AgentTimeoutError(StreambotError):
+    """A registered agent did not answer a barrier in time."""
+
+    exit_code = 9

@@ -24,7 +24,7 @@ import msgspec
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 MAX_RECORD_BYTES = 8_000_000
 """Largest value that a log takes; frames stay below 900 KB, policy weights may be larger."""
@@ -115,6 +115,48 @@ class Sink(Protocol):
 
 
 @runtime_checkable
+class Transactions(Protocol):
+    """Writer whose records become visible together, or not at all, and whose name it owns alone.
+
+    Whoever opens a name fences the one who had it: from then on every call of the predecessor
+    raises `FencedError`, and what it had not committed is gone. After any other error nothing is
+    known about the transaction under way: close, and open the name again.
+    """
+
+    async def begin(self) -> None:
+        """Start a transaction; none may be open."""
+
+    async def append(
+        self,
+        stream: str,
+        partition: int,
+        value: bytes,
+        *,
+        timestamp_ms: int,
+        key: bytes | None = None,
+        headers: Headers = (),
+    ) -> asyncio.Future[int]:
+        """See `Sink.append`; readers see the record once the transaction is committed."""
+
+    async def flush(self) -> None:
+        """Wait until everything handed over is stored (not yet visible)."""
+
+    async def offsets(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
+        """Commit, with the transaction, how far `group` has read."""
+
+    async def commit(self) -> None:
+        """Make everything since `begin` visible.
+
+        Raises:
+            FencedError: somebody else opened the name: nothing of it became visible.
+            BrokerError: it may be committed, or not.
+        """
+
+    async def close(self) -> None:
+        """Let go, and abort what is open. A second call does nothing."""
+
+
+@runtime_checkable
 class Source(Protocol):
     """Reader of some partitions, without a group."""
 
@@ -158,6 +200,18 @@ class Log(Protocol):
 
     async def source(self, starts: Mapping[TopicPartition, Start]) -> Source:
         """A new reader of those partitions. `end` means: behind what is stored when this returns."""
+
+    async def transactions(self, name: str) -> Transactions:
+        """The one writer of that name; fences its predecessor.
+
+        Raises:
+            BrokerError: this log has no transactions, or does not answer.
+        """
+
+    async def committed(
+        self, group: str, places: Iterable[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """How far a group has read, as transactions committed it; places without are left out."""
 
     async def beginning_offsets(self, stream: str) -> list[int]:
         """Offset of the first record kept, per partition."""

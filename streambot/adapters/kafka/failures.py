@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from aiokafka import errors as kafka
 
-from streambot.domain.errors import BrokerError, StreambotError, StreamError, TopicError
+from streambot.domain.errors import (
+    BrokerError,
+    FencedError,
+    StreambotError,
+    StreamError,
+    TopicError,
+)
 
 _TOPIC = (
     kafka.UnknownTopicOrPartitionError,
@@ -23,6 +29,7 @@ _REFUSED = (
     kafka.IllegalSaslStateError,
     kafka.SaslAuthenticationFailed,
 )
+_FENCED = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordTooLargeError)
 _SILENT = (
     kafka.KafkaConnectionError,
@@ -40,7 +47,11 @@ def told(cause: Exception, servers: str, where: str = "") -> StreambotError:
         return cause
     text = _text(cause)
     answer: StreambotError
-    if isinstance(cause, _TOPIC):
+    if isinstance(cause, _FENCED):
+        answer = FencedError(
+            "another process took over", where=where or servers, hint="it goes on with the work"
+        )
+    elif isinstance(cause, _TOPIC):
         answer = TopicError(text, where=where or servers)
     elif isinstance(cause, _TOO_LARGE):
         answer = BrokerError(f"a record is too large: {text}", where=where or servers)

@@ -15,16 +15,21 @@ from streambot.adapters.kafka.profile import (
     client_settings,
     consumer_settings,
     producer_settings,
+    transaction_settings,
 )
 from streambot.adapters.kafka.sink import KafkaSink
 from streambot.adapters.kafka.source import KafkaSource
 from streambot.adapters.kafka.topics import Topics
+from streambot.adapters.kafka.transactions import KafkaTransactions
 from streambot.domain.errors import BrokerError, StreambotError, TopicError
 from streambot.domain.kafka_settings import KafkaSecurity
 from streambot.streams.ports import Start, StreamSpec, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+FENCE_LIMIT_S = 30.0
+"""Opening a name waits until what its predecessor left is aborted."""
 
 
 class KafkaLog:
@@ -43,7 +48,7 @@ class KafkaLog:
         self._connection = Connection(servers, profile, settings, self._tell)
         self._topics = Topics(self._connection, replication)
         self._offsets = Offsets(self._connection, self._topics)
-        self._open: set[KafkaSink | KafkaSource] = set()
+        self._open: set[KafkaSink | KafkaSource | KafkaTransactions] = set()
         self._closed = False
 
     @classmethod
@@ -104,6 +109,29 @@ class KafkaLog:
             raise
         return sink
 
+    async def transactions(self, name: str) -> KafkaTransactions:
+        """See `Log.transactions`."""
+        self._connection.check()
+        if not self.profile.transactional:
+            raise BrokerError(f"{self.profile.name} has no transactions", where=self.servers)
+        producer = AIOKafkaProducer(**(self._connection.settings | transaction_settings(name)))
+        made = KafkaTransactions(name, self._connection, self._topics, producer, self._open.discard)
+        self._open.add(made)
+        try:
+            await self._connection.bounded(
+                producer.start(), FENCE_LIMIT_S, f"opening the transactions of {name}"
+            )
+        except BaseException:
+            await made.close()
+            raise
+        return made
+
+    async def committed(
+        self, group: str, places: Iterable[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """See `Log.committed`."""
+        return await self._offsets.committed(group, places)
+
     async def source(self, starts: Mapping[TopicPartition, Start]) -> KafkaSource:
         """See `Log.source`."""
         self._connection.check()
@@ -157,5 +185,5 @@ class KafkaLog:
 
     def _tell(self, failure: BrokerError) -> None:
         for user in list(self._open):
-            if isinstance(user, KafkaSink):
+            if isinstance(user, (KafkaSink, KafkaTransactions)):
                 user.fail(failure)

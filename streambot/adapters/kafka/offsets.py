@@ -16,13 +16,14 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
 from streambot.domain.errors import StreamError, TopicError
+from streambot.streams.ports import TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from streambot.adapters.kafka.connection import Connection
     from streambot.adapters.kafka.topics import Topics
-    from streambot.streams.ports import Start, TopicPartition
+    from streambot.streams.ports import Start
 
 _ASKING = "asking for offsets"
 
@@ -100,6 +101,22 @@ class Offsets:
                 )
             offsets[place] = offset
         return offsets
+
+    async def committed(
+        self, group: str, places: Iterable[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """See `Log.committed`."""
+        wanted = [KafkaPartition(*place) for place in places]
+        found = await self._connection.bounded(
+            self._connection.admin.list_consumer_group_offsets(group, partitions=wanted),
+            REQUEST_TIMEOUT_S,
+            _ASKING,
+        )
+        return {
+            TopicPartition(place.topic, place.partition): int(known.offset)
+            for place, known in found.items()
+            if known.offset >= 0
+        }
 
     async def _places(self, stream: str) -> list[KafkaPartition]:
         count = await self._topics.partitions(stream)

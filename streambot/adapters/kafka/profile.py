@@ -27,6 +27,7 @@ class BrokerProfile(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: for messages.
         idempotent: its producers can be (the embedded broker refuses this client's request).
+        transactional: records can become visible together.
         batch_bytes: most bytes of a batch; Apache Kafka limits batches to 1 MiB by default.
         knows_ends: it answers a request for ends rightly (the embedded broker gives the first
             offset of the last batch, plus one).
@@ -40,6 +41,7 @@ class BrokerProfile(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     idempotent: bool
+    transactional: bool
     batch_bytes: int
     knows_ends: bool
     finds_times: bool
@@ -49,11 +51,11 @@ class BrokerProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EMBEDDED = BrokerProfile(
-    name="the embedded broker", idempotent=False, batch_bytes=2 << 20, knows_ends=False, finds_times=False,
+    name="the embedded broker", idempotent=False, transactional=False, batch_bytes=2 << 20, knows_ends=False, finds_times=False,
     isolation="read_uncommitted", fetch_wait_ms=10, unreachable_s=5.0,
 )  # fmt: skip
 APACHE = BrokerProfile(
-    name="Kafka", idempotent=True, batch_bytes=1_000_000, knows_ends=True, finds_times=True,
+    name="Kafka", idempotent=True, transactional=True, batch_bytes=1_000_000, knows_ends=True, finds_times=True,
     isolation="read_committed", fetch_wait_ms=250, unreachable_s=15.0,
 )  # fmt: skip
 
@@ -114,6 +116,23 @@ def producer_settings(profile: BrokerProfile) -> dict[str, Any]:
         "linger_ms": 0,
         "max_batch_size": profile.batch_bytes,
         "max_request_size": MAX_RECORD_BYTES + _REQUEST_OVERHEAD,
+    }
+
+
+TRANSACTION_TIMEOUT_S = 30.0
+"""A dead writer's open transaction holds back readers that long, unless its successor comes first."""
+
+
+def transaction_settings(name: str) -> dict[str, Any]:
+    """Settings of a producer with transactions under a name.
+
+    The back-off is what a transaction waits behind the one before it, which the broker is still
+    completing: at aiokafka's default it would be most of the time that a transaction takes.
+    """
+    return producer_settings(APACHE) | {
+        "transactional_id": name,
+        "transaction_timeout_ms": int(TRANSACTION_TIMEOUT_S * 1_000),
+        "retry_backoff_ms": 5,
     }
 
 

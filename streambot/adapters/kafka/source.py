@@ -72,7 +72,17 @@ class KafkaSource:
             record = self._fetched.popleft()
             found.append(record)
             self._positions[TopicPartition(record.stream, record.partition)] = record.offset + 1
+        if not self._fetched:
+            self._pass_holes()
         return found
+
+    def _pass_holes(self) -> None:
+        """Behind the last record there may be marks of transactions, which are no records."""
+        assignment = self._consumer._subscription.subscription.assignment  # noqa: SLF001
+        for place, position in self._positions.items():
+            state = assignment.state_value(KafkaPartition(*place))
+            if state is not None and state.has_valid_position:
+                self._positions[place] = max(position, state.position)
 
     def positions(self) -> dict[TopicPartition, int]:
         """See `Source.positions`."""

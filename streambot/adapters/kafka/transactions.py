@@ -1,0 +1,140 @@
+"""Transactional writer to Kafka: records that become visible together, under a name with one owner.
+
+aiokafka speaks the first version of the transaction protocol. The broker then cannot tell a request
+of this transaction from a late one of the transaction before, and the client repeats requests
+without a word. So whatever takes longer than a request may take counts as failed, and after any
+failure the producer is thrown away: a new one with the same name fences whatever it left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import TopicPartition as KafkaPartition
+
+from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
+from streambot.adapters.kafka.sink import KafkaSink
+from streambot.adapters.kafka.stopping import stopped
+from streambot.domain.errors import BrokerError, FencedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from aiokafka import AIOKafkaProducer
+
+    from streambot.adapters.kafka.connection import Connection
+    from streambot.adapters.kafka.topics import Topics
+    from streambot.streams.ports import Headers, TopicPartition
+
+ABORT_LIMIT_S = 2.0
+
+
+class KafkaTransactions:
+    """`streams.ports.Transactions` on one producer. Made by `KafkaLog.transactions`."""
+
+    def __init__(
+        self,
+        name: str,
+        connection: Connection,
+        topics: Topics,
+        producer: AIOKafkaProducer,
+        on_close: Callable[[KafkaTransactions], None],
+    ) -> None:
+        self._name = name
+        self._connection = connection
+        self._producer = producer
+        self._on_close = on_close
+        self._sink = KafkaSink(connection, topics, producer, lambda _: None)
+        self._began: float | None = None
+        self._void: BaseException | None = None
+        self._closed = False
+
+    async def begin(self) -> None:
+        """See `Transactions.begin`."""
+        self._check()
+        if self._began is not None:
+            raise BrokerError("a transaction is open already", where=self._name)
+        self._began = asyncio.get_running_loop().time()
+        await self._bounded(self._producer.begin_transaction(), "beginning a transaction")
+
+    async def append(
+        self, stream: str, partition: int, value: bytes, *, timestamp_ms: int,
+        key: bytes | None = None, headers: Headers = (),
+    ) -> asyncio.Future[int]:  # fmt: skip
+        """See `Transactions.append`."""
+        self._check_begun()
+        try:
+            return await self._sink.append(
+                stream, partition, value, timestamp_ms=timestamp_ms, key=key, headers=headers
+            )
+        except BaseException as failure:
+            self._void = failure
+            raise
+
+    async def flush(self) -> None:
+        """See `Transactions.flush`."""
+        self._check_begun()
+        await self._bounded(self._sink.flush(), "storing records")
+
+    async def offsets(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
+        """See `Transactions.offsets`."""
+        self._check_begun()
+        places = {KafkaPartition(*place): offset for place, offset in positions.items()}
+        await self._bounded(
+            self._producer.send_offsets_to_transaction(places, group), "committing offsets"
+        )
+
+    async def commit(self) -> None:
+        """See `Transactions.commit`."""
+        began = self._check_begun()
+        await self._bounded(self._producer.commit_transaction(), "committing a transaction")
+        took = asyncio.get_running_loop().time() - began
+        self._began = None
+        if took > REQUEST_TIMEOUT_S:
+            failure = BrokerError(
+                f"a transaction took {took:.0f} s, longer than a request may take", where=self._name
+            )
+            self._void = failure
+            raise failure
+
+    def fail(self, failure: BrokerError) -> None:
+        """The log is lost."""
+        self._void = self._void or failure
+        self._sink.fail(failure)
+
+    async def close(self) -> None:
+        """See `Transactions.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._began is not None and self._void is None:
+                # A courtesy to readers, who would wait for the successor or the time-out.
+                await stopped(self._producer.abort_transaction(), ABORT_LIMIT_S)
+            if not await stopped(self._producer.stop(), ABORT_LIMIT_S):
+                await stopped(self._producer.client.close())
+        finally:
+            self._on_close(self)
+
+    async def _bounded(self, work: Coroutine[Any, Any, None], doing: str) -> None:
+        try:
+            await self._connection.bounded(work, REQUEST_TIMEOUT_S, f"{self._name}: {doing}")
+        except BaseException as failure:
+            self._void = failure
+            raise
+
+    def _check_begun(self) -> float:
+        self._check()
+        if self._began is None:
+            raise BrokerError("no transaction is open", where=self._name)
+        return self._began
+
+    def _check(self) -> None:
+        if self._void is not None:
+            if isinstance(self._void, FencedError):
+                raise FencedError(self._void.message, where=self._name)
+            raise BrokerError(f"void since: {self._void}", where=self._name)
+        if self._closed:
+            raise BrokerError("the transactions are closed", where=self._name)
+        self._connection.check()

@@ -1,0 +1,85 @@
+"""Reading a stream up to where it ends now, from its start or backwards from its end.
+
+Transactions leave holes: the last offset of a partition may hold no record, so "the record before
+the end" has to be looked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streambot.domain.errors import BrokerError
+from streambot.streams.ports import TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from streambot.streams.ports import Log, Record, Start
+
+_RECORDS = 256
+_TIMEOUT_S = 1.0
+_PATIENCE = 30
+"""Reads without anything new before the end is reached: then the log is not to be trusted."""
+_FIRST_LOOK = 8
+
+
+async def read_to_end(
+    log: Log, stream: str, starts: Mapping[int, Start] | None = None
+) -> AsyncIterator[list[Record]]:
+    """Batches of records of all (or the given) partitions, up to their ends at the time of the call.
+
+    Args:
+        log: where the stream is.
+        stream: full name.
+        starts: where to begin in each partition; None: all partitions from their beginning.
+
+    Raises:
+        StreambotError: the log is gone, or does not give what it says it has.
+    """
+    ends = await log.end_offsets(stream)
+    firsts = await log.beginning_offsets(stream)
+    if starts is None:
+        starts = dict.fromkeys(range(len(ends)), "beginning")
+    places: dict[TopicPartition, Start] = {}
+    for partition, start in starts.items():
+        first = firsts[partition] if start == "beginning" else start
+        if isinstance(first, int) and first < ends[partition]:
+            places[TopicPartition(stream, partition)] = max(first, firsts[partition])
+    if not places:
+        return
+    source = await log.source(places)
+    try:
+        idle = 0
+        while any(at < ends[place.partition] for place, at in source.positions().items()):
+            records = await source.read(max_records=_RECORDS, timeout_s=_TIMEOUT_S)
+            found = [record for record in records if record.offset < ends[record.partition]]
+            if found:
+                yield found
+            idle = 0 if records else idle + 1
+            if idle > _PATIENCE:
+                raise BrokerError("records that should be there do not come", where=stream)
+    finally:
+        await source.close()
+
+
+async def read_back(log: Log, stream: str, partition: int, count: int) -> list[Record]:
+    """The last records of a partition: at least `count` of them, where there are so many."""
+    end = (await log.end_offsets(stream))[partition]
+    first = (await log.beginning_offsets(stream))[partition]
+    look = max(count, _FIRST_LOOK)
+    while True:
+        start = max(first, end - look)
+        records = [
+            record
+            async for batch in read_to_end(log, stream, {partition: start})
+            for record in batch
+        ]
+        if len(records) >= count or start == first:
+            return records
+        look *= 4
+
+
+async def read_last(log: Log, stream: str, partition: int) -> Record | None:
+    """The last record of a partition; None where it has none."""
+    records = await read_back(log, stream, partition, 1)
+    return records[-1] if records else None
