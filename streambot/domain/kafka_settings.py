@@ -14,6 +14,8 @@ import msgspec
 from streambot.domain.errors import UsageError
 
 SHOWN = "***"
+EMBEDDED_CLUSTER = "streambot-"
+"""Cluster names of embedded brokers begin like this; Apache Kafka's are 22 characters of base64url."""
 
 
 @final

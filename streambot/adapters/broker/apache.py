@@ -42,18 +42,28 @@ class ApacheBroker:
         folder: for configuration, log and data; made if it does not exist, kept when stopping.
         port: loopback port; None: a random free one below 32768, the same at the next start.
         java: the Java program; None: the one on the PATH, or of `$JAVA_HOME`.
+        outlives: see `ChildProcess`; None: the broker dies with this process.
     """
 
     def __init__(
-        self, home: Path, folder: Path, *, port: int | None = None, java: Path | None = None
+        self,
+        home: Path,
+        folder: Path,
+        *,
+        port: int | None = None,
+        java: Path | None = None,
+        outlives: Callable[[int], None] | None = None,
     ) -> None:
         self._home = home
         self._folder = folder
         self._fixed_port = port
         self._java = java
+        self._outlives = outlives
         self._child: ChildProcess | None = None
         self._tell: list[Callable[[BrokerError], None]] = []
         self.port = port or 0
+        self.cluster = ""
+        """Name of its cluster, once it is being started."""
 
     @property
     def address(self) -> str:
@@ -91,8 +101,10 @@ class ApacheBroker:
         for attempt in range(_PORT_TRIES):
             # The same port at every start: clients that ride out a restart come back to it.
             self.port = choose_port(self._fixed_port)
-            cluster = await self._prepare(java)
-            self._child = child = self._process(java, "kafka.Kafka", "server.properties")
+            self.cluster = cluster = await self._prepare(java)
+            self._child = child = self._process(
+                java, "kafka.Kafka", "server.properties", outlives=self._outlives
+            )
             try:
                 await self._come_up(child, cluster)
             except BrokerError:
@@ -121,6 +133,11 @@ class ApacheBroker:
         """Stop it cleanly; its data stay. A second call does nothing."""
         if self._child is not None:
             await self._child.stop(STOP_GRACE_S)
+
+    async def release(self) -> None:
+        """Let it go on without this process, where it `outlives` it."""
+        if self._child is not None:
+            await self._child.release()
 
     async def kill(self) -> None:
         """Stop it as a crash would: kill -9."""
@@ -169,7 +186,13 @@ class ApacheBroker:
         named.write_text(cluster + "\n")
         return cluster
 
-    def _process(self, java: str, main: str, *arguments: str) -> ChildProcess:
+    def _process(
+        self,
+        java: str,
+        main: str,
+        *arguments: str,
+        outlives: Callable[[int], None] | None = None,
+    ) -> ChildProcess:
         libs = (self._home / "libs").absolute()
         log4j = (self._folder / "log4j2.yaml").absolute()
         return ChildProcess(
@@ -178,6 +201,7 @@ class ApacheBroker:
             folder=self._folder,
             environment={"PATH": os.defpath, "HOME": str(self._folder.absolute())},
             log=self._folder / "broker.log",
+            outlives=outlives,
         )  # fmt: skip
 
     async def __aenter__(self) -> Self:

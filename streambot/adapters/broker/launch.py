@@ -1,6 +1,6 @@
 """Becomes another program that dies with its parent. Run as a script, with nothing imported.
 
-    python -I -S launch.py PARENT_PID PROGRAM ARGUMENT...
+    python -I -S launch.py PARENT_PID PROGRAM ARGUMENT...      (PARENT_PID 0: it outlives its parent)
 
 Linux kills a process whose parent *thread* ended, if the process asked for that (PR_SET_PDEATHSIG);
 the request outlives `exec`. It is made here, in the new process, because code between fork and
@@ -17,7 +17,7 @@ import sys
 def main() -> None:
     """Ask for the parent's fate, then become the program."""
     parent, *program = sys.argv[1:]
-    if sys.platform == "linux":
+    if parent != "0" and sys.platform == "linux":
         import ctypes  # noqa: PLC0415  # only here, to start fast elsewhere
 
         pr_set_pdeathsig = 1

@@ -19,6 +19,7 @@ from streambot.adapters.kafka.profile import (
 )
 from streambot.adapters.kafka.sink import KafkaSink
 from streambot.adapters.kafka.source import KafkaSource
+from streambot.adapters.kafka.topic_settings import TopicSettings
 from streambot.adapters.kafka.topics import Topics
 from streambot.adapters.kafka.transactions import KafkaTransactions
 from streambot.domain.errors import BrokerError, StreambotError, TopicError
@@ -27,6 +28,8 @@ from streambot.streams.ports import Start, StreamSpec, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from streambot.domain.topic_plan import FoundSetting
 
 FENCE_LIMIT_S = 30.0
 """Opening a name waits until what its predecessor left is aborted."""
@@ -187,3 +190,11 @@ class KafkaLog:
         for user in list(self._open):
             if isinstance(user, (KafkaSink, KafkaTransactions)):
                 user.fail(failure)
+
+    async def settings(self, streams: Sequence[str]) -> dict[str, dict[str, FoundSetting]]:
+        """Settings of streams that exist, see `TopicSettings.describe`."""
+        return await TopicSettings(self._connection).describe(streams)
+
+    async def alter(self, stream: str, settings: Mapping[str, str]) -> None:
+        """Set some settings of a stream, see `TopicSettings.alter`."""
+        await TopicSettings(self._connection).alter(stream, settings)
