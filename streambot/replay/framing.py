@@ -56,6 +56,13 @@ class WindowLike(Protocol):
         """Closed hours in it and before its first tick, [from, to) int64 [g, 2]."""
 
 
+class Position(NamedTuple):
+    """Where the stream of a partition goes on: `rows` rows of interval `barrier` are behind it."""
+
+    barrier: int = 0
+    rows: int = 0
+
+
 class Draft(NamedTuple):
     """A frame of one partition before it is numbered and hashed.
 
@@ -65,6 +72,7 @@ class Draft(NamedTuple):
         t_lo, t_hi: event times, UTC ns, of its first and last row or close.
         closes: int64 [m], close times of barriers `barrier_lo` .. `barrier_lo + m - 1`.
         ticks: rows; `bar` is uint16, interval minus `barrier_lo`.
+        after: where the partition stands behind it.
     """
 
     partition: int
@@ -74,6 +82,7 @@ class Draft(NamedTuple):
     t_hi: int
     closes: Int64Array
     ticks: TickBlock
+    after: Position
 
 
 class Batch(NamedTuple):
@@ -86,13 +95,6 @@ class Batch(NamedTuple):
 
     release: int
     drafts: list[Draft]
-
-
-class Position(NamedTuple):
-    """Where the stream of a partition goes on: `rows` rows of interval `barrier` are behind it."""
-
-    barrier: int = 0
-    rows: int = 0
 
 
 class Framing:
@@ -115,9 +117,9 @@ class Framing:
         max_rows: int = MAX_ROWS,
         max_barriers: int = MAX_BARRIERS,
     ) -> None:
+        self.start = tuple(start) if start else (Position(),) * partitions
         self._partition_of = np.asarray(partition_of, np.uint16)
         self._partitions = partitions
-        self._start = tuple(start) if start else (Position(),) * partitions
         self._limits = _Limits(max_rows, max_barriers)
 
     def open(self, window: WindowLike) -> WindowFrames:
@@ -125,7 +127,7 @@ class Framing:
         blocks = self._blocks(window.ticks)
         parts = [
             _Part(number, block, window, start, self._limits)
-            for number, (block, start) in enumerate(zip(blocks, self._start, strict=True))
+            for number, (block, start) in enumerate(zip(blocks, self.start, strict=True))
         ]
         return WindowFrames(parts, window)
 
@@ -180,7 +182,10 @@ def _scatter(
 
 
 class WindowFrames:
-    """One window on its way out: frames are cut off its front, by one of three knives."""
+    """One window on its way out: frames are cut off its front.
+
+    What was cut and not published can be taken back with `rewind`, and be cut another way.
+    """
 
     def __init__(self, parts: list[_Part], window: WindowLike) -> None:
         self._parts = parts
@@ -188,10 +193,29 @@ class WindowFrames:
         self._row_times: list[Int64Array] = []
         self._close_times = np.empty(0, np.int64)
 
+    @property
+    def exhausted(self) -> bool:
+        """Nothing is left of it."""
+        return all(part.exhausted for part in self._parts)
+
+    def rewind(self, positions: Sequence[Position]) -> None:
+        """Stand where the partitions stand: at `positions`, or at the window's edge next to it."""
+        for part, position in zip(self._parts, positions, strict=True):
+            part.stand_at(position)
+
     def all(self) -> list[Draft]:
         """All that is left, in whole intervals, the slowest partition first."""
-        barriers = len(self._window.closes)
-        drafts = [draft for part in self._parts for draft in part.cut(len(part.ticks), barriers)]
+        return self.until(self._window.barrier_lo + len(self._window.closes))
+
+    def until(self, barrier: int) -> list[Draft]:
+        """All that is left before interval `barrier`, the slowest partition first."""
+        closes = min(max(barrier - self._window.barrier_lo, 0), len(self._window.closes))
+        drafts = [
+            draft
+            for part in self._parts
+            if closes > part.close
+            for draft in part.cut(int(part.offsets[closes]), closes)
+        ]
         drafts.sort(key=lambda draft: (draft.barrier_hi, draft.partition))
         return drafts
 
@@ -200,6 +224,11 @@ class WindowFrames:
         clock.extend(self._window.closed_spans)
         self._close_times = clock.at(self._window.closes)
         self._row_times = [clock.at(part.ticks.ts) for part in self._parts]
+
+    def scheduled_close(self, barrier: int) -> int | None:
+        """Schedule time at which interval `barrier` begins; None: before this window's first close."""
+        closed = barrier - self._window.barrier_lo - 1
+        return int(self._close_times[closed]) if closed >= 0 else None
 
     def due(self, span_ns: int) -> Batch | None:
         """What falls into the next `span_ns` of schedule time; None when nothing is left."""
@@ -261,10 +290,21 @@ class _Part:
         self._barrier_lo = window.barrier_lo
         self._closes = window.closes
         self._limits = limits
-        self.close = min(max(start.barrier - window.barrier_lo, 0), barriers)
+        self.close = self.row = 0
+        self.stand_at(start)
+
+    def stand_at(self, position: Position) -> None:
+        """Go to `position`, or to the edge of the window that is next to it."""
+        barriers = len(self._closes)
+        self.close = min(max(position.barrier - self._barrier_lo, 0), barriers)
         self.row = int(self.offsets[self.close])
-        if start.barrier - window.barrier_lo == self.close < barriers:
-            self.row += start.rows
+        if position.barrier - self._barrier_lo == self.close < barriers:
+            self.row += position.rows
+
+    @property
+    def exhausted(self) -> bool:
+        """Nothing is left."""
+        return self.close == len(self._closes) and self.row == len(self.ticks)
 
     @property
     def inside_interval(self) -> bool:
@@ -309,4 +349,5 @@ class _Part:
                 price=ticks.price[self.row : rows],
                 size=ticks.size[self.row : rows],
             ),
+            after=Position(self._barrier_lo + closes, rows - int(self.offsets[closes])),
         )

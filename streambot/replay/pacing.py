@@ -54,6 +54,10 @@ class Schedule(NamedTuple):
         """Wall time at which what stands at `schedule_time` is due."""
         return self.anchor + self.speed.wall(schedule_time - self.origin)
 
+    def reached(self, now: int) -> int:
+        """Schedule time that is due at wall time `now`."""
+        return self.origin + self.speed.market(now - self.anchor)
+
 
 class GapClock:
     """Maps event time to schedule time: closed hours are kept, removed, or cut to a length.

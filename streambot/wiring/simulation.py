@@ -28,8 +28,7 @@ from streambot.processor.tables import SCHEMAS, write_table
 from streambot.processor.worker import TaskIdentity
 from streambot.replay.backlog import Backlog
 from streambot.replay.framing import Framing
-from streambot.replay.pacing import Ratio, kept_of_gap
-from streambot.replay.service import MonotonicClock, Pace, ReplayService
+from streambot.replay.service import MonotonicClock, ReplayService
 from streambot.report.progress import Observer, SilentObserver
 from streambot.report.summary import Summary, encode_summary
 from streambot.streams.ports import TopicPartition
@@ -306,10 +305,6 @@ async def _service(
     watch: Watch,
 ) -> ReplayService:
     config, manifest = run.settings.config, run.manifest
-    pace = None
-    if not config.speed.is_max:
-        speed = Ratio(config.speed.numerator, config.speed.denominator)
-        pace = Pace(speed, kept_of_gap(config.gaps.wall_ns, speed))
     waiting = [start.position.barrier for start in starts if not start.replayed]
     return ReplayService(
         windows=run.prepared.timeline.windows(min(waiting)) if waiting else iter(()),
@@ -322,7 +317,8 @@ async def _service(
         ],
         sink=await place.log.sink(),
         stream=topics["ticks"],
-        pace=pace,
+        speed=config.speed,
+        gaps=config.gaps,
         backlog=backlog,
         clock=MonotonicClock(),
         on_published=watch.published,

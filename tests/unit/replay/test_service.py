@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from streambot.domain.errors import DataError
+from streambot.domain.replay_settings import MAX_SPEED, Gaps, Speed
 from streambot.replay.backlog import Backlog
 from streambot.replay.framing import Framing
-from streambot.replay.pacing import Ratio
-from streambot.replay.service import MonotonicClock, Pace, Published, ReplayService
+from streambot.replay.service import MonotonicClock, Published, ReplayService
 from streambot.streams.frame import FrameKind, decode_frame
 from streambot.streams.memory import MemoryLog
 from streambot.streams.ports import StreamSpec, TopicPartition
@@ -40,7 +40,9 @@ class FakeClock:
 class Bench:
     """A replay of small windows into the in-process log."""
 
-    def __init__(self, windows, *, instruments=2, partitions=2, pace=None, clock=None, **limits):
+    def __init__(
+        self, windows, *, instruments=2, partitions=2, speed=MAX_SPEED, clock=None, **limits
+    ):
         self.partitions = partitions
         self.instruments = instruments
         self.published: list[Published] = []
@@ -48,9 +50,10 @@ class Bench:
         self.log = MemoryLog()
         self.chains = [FrameChain(RUN, p, instruments) for p in range(partitions)]
         self.windows = iter(windows)
-        self.pace = pace
+        self.speed = speed
         self.clock = clock or FakeClock()
         self.service: ReplayService | None = None
+        self.hook = None
 
     async def open(self, **framing) -> ReplayService:
         await self.log.create([StreamSpec(name=TICKS, partitions=self.partitions)])
@@ -61,7 +64,8 @@ class Bench:
             chains=self.chains,
             sink=await self.log.sink(),
             stream=TICKS,
-            pace=self.pace,
+            speed=self.speed,
+            gaps=Gaps(None),
             backlog=self.backlog,
             clock=self.clock,
             on_published=self.on_published,
@@ -70,6 +74,8 @@ class Bench:
 
     def on_published(self, published: Published) -> None:
         self.published.append(published)
+        if self.hook is not None:
+            self.hook(published)
 
     async def frames(self, partition: int) -> list:
         """What the partition holds, checked frame by frame."""
@@ -108,9 +114,9 @@ async def keeping_up(bench: Bench, work):
             await engine
 
 
-@pytest.mark.parametrize("pace", [None, Pace(Ratio(100, 1), None)])
-async def test_every_partition_gets_all_rows_all_closes_and_an_end_with_their_totals(pace):
-    bench = Bench(run_of(3), pace=pace)
+@pytest.mark.parametrize("speed", [MAX_SPEED, Speed(100)])
+async def test_every_partition_gets_all_rows_all_closes_and_an_end_with_their_totals(speed):
+    bench = Bench(run_of(3), speed=speed)
     outcome = await keeping_up(bench, (await bench.open()).run())
     assert outcome.complete
     for partition in range(2):
@@ -125,7 +131,7 @@ async def test_every_partition_gets_all_rows_all_closes_and_an_end_with_their_to
 
 @pytest.mark.parametrize(("num", "den"), [(1, 1), (10, 1), (100, 1), (1, 2), (7, 3)])
 async def test_emissions_follow_an_absolute_schedule_without_drift(num, den):
-    bench = Bench(run_of(2), pace=Pace(Ratio(num, den), None))
+    bench = Bench(run_of(2), speed=Speed(num, den))
     await keeping_up(bench, (await bench.open()).run())
     data = [p for p in bench.published if p.late_ns is not None]
     first = data[0]
@@ -141,16 +147,15 @@ async def test_emissions_follow_an_absolute_schedule_without_drift(num, den):
 
 async def test_a_late_replay_catches_up_and_drops_nothing():
     clock = FakeClock()
-    bench = Bench(run_of(2), pace=Pace(Ratio(1, 1), None), clock=clock)
+    bench = Bench(run_of(2), speed=Speed(1, 1), clock=clock)
     service = await bench.open()
     stall = 500 * STEP
 
     def stall_once(published: Published) -> None:
-        bench.published.append(published)
         if len(bench.published) == 10:
             clock.time += stall
 
-    service._on_published = stall_once
+    bench.hook = stall_once
     await keeping_up(bench, service.run())
     late = [p.late_ns for p in bench.published if p.late_ns is not None]
     assert max(late) > stall * 0.9
@@ -182,15 +187,14 @@ async def test_bytes_count_as_much_as_frames():
 
 @pytest.mark.parametrize("after", [1, 5, 17, 40])
 async def test_a_stop_at_pace_ends_every_partition_at_a_closed_barrier(after):
-    bench = Bench(run_of(3), pace=Pace(Ratio(100, 1), None))
+    bench = Bench(run_of(3), speed=Speed(100, 1))
     service = await bench.open()
 
     def stop_there(published: Published) -> None:
-        bench.published.append(published)
         if len(bench.published) == after:
             service.stop()
 
-    service._on_published = stop_there
+    bench.hook = stop_there
     outcome = await keeping_up(bench, service.run())
     assert not outcome.complete
     for partition in range(2):
@@ -207,11 +211,10 @@ async def test_a_stop_at_full_speed_ends_every_partition_at_a_closed_barrier(max
     service = await bench.open(max_rows=max_rows)
 
     def stop_there(published: Published) -> None:
-        bench.published.append(published)
         if len(bench.published) == 5:
             service.stop()
 
-    service._on_published = stop_there
+    bench.hook = stop_there
     outcome = await keeping_up(bench, service.run())
     assert not outcome.complete
     closed = 0
@@ -227,9 +230,8 @@ async def test_a_stop_at_full_speed_ends_every_partition_at_a_closed_barrier(max
 async def test_a_stop_before_a_long_wait_publishes_nothing_of_the_next_day():
     day = make_window(0, [[4, 4]], step=60 * STEP)
     night = make_window(1, [[4, 4]], step=60 * STEP, start=86_400 * STEP)
-    bench = Bench([day, night], pace=Pace(Ratio(1, 1), None), clock=MonotonicClock())
+    bench = Bench([day, night], speed=Speed(100_000), clock=MonotonicClock())
     service = await bench.open()
-    service._pace = Pace(Ratio(100_000, 1), None)
     task = asyncio.create_task(service.run())
     await asyncio.sleep(0.2)
     service.stop()
@@ -249,7 +251,7 @@ async def test_bars_that_cannot_be_trusted_stop_the_replay():
 
 
 async def test_the_real_clock_is_within_ten_milliseconds_of_its_schedule():
-    bench = Bench(run_of(2), pace=Pace(Ratio(2_000, 1), None), clock=MonotonicClock())
+    bench = Bench(run_of(2), speed=Speed(2_000, 1), clock=MonotonicClock())
     await keeping_up(bench, (await bench.open()).run())
     late = [p.late_ns for p in bench.published if p.late_ns is not None]
     assert min(late) >= 0

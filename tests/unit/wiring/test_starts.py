@@ -7,17 +7,18 @@ from typing import NamedTuple
 
 import pytest
 
+from streambot.domain.replay_settings import Gaps, Speed
 from streambot.engine.scripts import Script
 from streambot.processor import runner as runner_module
 from streambot.processor.journal import event_digest
-from streambot.processor.runner import OUTPUTS, EngineRunner
+from streambot.processor.outputs import OUTPUTS
+from streambot.processor.runner import EngineRunner
 from streambot.processor.stream_files import StreamFiles
 from streambot.processor.task import TaskCore
 from streambot.processor.worker import TaskIdentity
 from streambot.replay.backlog import Backlog
 from streambot.replay.framing import Framing
-from streambot.replay.pacing import Ratio
-from streambot.replay.service import MonotonicClock, Pace, ReplayService
+from streambot.replay.service import MonotonicClock, ReplayService
 from streambot.streams.frame import FrameKind, decode_frame
 from streambot.streams.memory import MemoryLog
 from streambot.streams.ports import StreamSpec, TopicPartition
@@ -103,7 +104,8 @@ class Lasting:
             ],
             sink=await self.log.sink(),
             stream=TOPICS["ticks"],
-            pace=Pace(Ratio(speed, 1), None),
+            speed=Speed(speed),
+            gaps=Gaps(None),
             backlog=backlog,
             clock=MonotonicClock(),
             on_published=lambda _: None,
