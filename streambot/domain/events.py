@@ -88,6 +88,20 @@ class OrdersThrough(msgspec.Struct, frozen=True, kw_only=True):
     policy: dict[str, float] | None = None
 
 
+class AcceptedOrders(OrdersThrough, frozen=True, kw_only=True):
+    """A line of the `accepted` stream: orders of a free run, as they took effect.
+
+    The orders answer the barrier at which they were taken, so that the same lines in lockstep give
+    the same fills.
+
+    Attributes:
+        frame_seq, row: the frame of ticks, and the row in it, before which they took effect.
+    """
+
+    frame_seq: int
+    row: int
+
+
 class RejectReason(StrEnum):
     """Why an order was rejected, in the order of the checks."""
 
@@ -217,3 +231,97 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     trailing_stop_price: int | None
     distance_to_trail: float | None
     halted: bool
+
+
+class PortfolioRolled(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="PortfolioRolled"
+):
+    """All slots of one currency together, behind a barrier, as the `portfolio` stream shows it.
+
+    Money is an exact decimal string in `currency`: the slots may have different money units.
+
+    Attributes:
+        seq: number of the record in its currency, from 0: with the currency, its identity.
+        ts_event: newest mark that is counted in, UTC ns.
+        barrier: every partition with slots of this currency is through it.
+        peak: highest equity at a barrier so far, the initial capital included.
+        drawdown: peak less equity; `drawdown_pct` in percent of the peak.
+        max_drawdown: largest drawdown so far; its percent is of the peak it fell from.
+        pnl_net: equity less initial capital; after brokerage.
+        pnl_realized, pnl_unrealized: before brokerage.
+        open_positions, halted: slots.
+        marks: marks counted in.
+        missing: marks that should have come before them and did not.
+    """
+
+    seq: int
+    ts_event: int
+    barrier: int
+    currency: str
+    equity: str
+    cash: str
+    peak: str
+    drawdown: str
+    drawdown_pct: float
+    max_drawdown: str
+    max_drawdown_pct: float
+    pnl_net: str
+    pnl_realized: str
+    pnl_unrealized: str
+    brokerage: str
+    open_positions: int
+    halted: int
+    marks: int
+    missing: int
+
+
+class AlertKind(StrEnum):
+    """What an alert is about."""
+
+    DRAWDOWN = "drawdown"
+    """A currency's drawdown went beyond the limit of the run."""
+    BREACHED = "breached"
+    """A slot's drawdown did."""
+    HALTED = "halted"
+    """A slot takes no entries any more."""
+    GAP = "gap"
+    """Numbers are missing in the events or marks of an instrument."""
+    DEAD_LETTER = "dead_letter"
+    LAG = "lag"
+    """Marks wait for a partition from which nothing comes."""
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """Something that a person should know, said once.
+
+    Attributes:
+        series: where its number counts: `portfolio/USD`, `pnl/SPY`, `fills/SPY`, `dead-letter/0`,
+            `lag`. Streams have no mutual order, so neither have series.
+        seq: number in its series, from 0: with the series, its identity.
+        ts_event: when it became true, UTC ns.
+        where: currency, instrument, or stream and partition.
+        amount, unit: how much.
+        percent, limit_percent: of a drawdown.
+        since: when what it is about began, UTC ns.
+        message: for people.
+    """
+
+    series: str
+    seq: int
+    ts_event: int
+    alert: AlertKind
+    where: str
+    amount: str
+    unit: str
+    since: int
+    message: str
+    percent: float | None = None
+    limit_percent: float | None = None
+
+
+class AlertRaised(Alert, frozen=True, kw_only=True, tag="AlertRaised"):
+    """It is so, since `since`."""
+
+
+class AlertCleared(Alert, frozen=True, kw_only=True, tag="AlertCleared"):
+    """It was so from `since` on, and is over."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from streambot.streams.ports import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from streambot.streams.ports import Record, Source
+    from streambot.streams.ports import Source
 
 MAX_WAITING = 32
 _READ_TIMEOUT_S = 1.0
@@ -89,6 +91,79 @@ class PartitionIntake:
             self._come.clear()
         self._intake.taken(len(found))
         return found
+
+
+class Reader(Protocol):
+    """Where the records of one partition come from: a `Source` of it, or its share of an `Intake`."""
+
+    async def read(self, *, max_records: int, timeout_s: float) -> list[Record]:
+        """The next records in order; empty after `timeout_s` without any."""
+
+
+class Incoming(NamedTuple):
+    """What came: records of the ticks, and of the orders of agents outside."""
+
+    ticks: list[Record]
+    orders: list[Record]
+
+
+class Pair:
+    """Ticks and orders of one partition, whichever comes first.
+
+    Args:
+        ticks: where the frames come from.
+        orders: where orders come from; None: no agents outside.
+    """
+
+    def __init__(self, ticks: Reader, orders: Reader | None, *, max_records: int) -> None:
+        self._ticks = ticks
+        self._orders = orders
+        self._most = max_records
+        self._reading: dict[bool, asyncio.Task[list[Record]]] = {}
+
+    async def read(
+        self, *, ticks: bool, timeout_s: float, also: asyncio.Future[Any] | None = None
+    ) -> Incoming:
+        """What comes next; empty after `timeout_s` without anything, or as soon as `also` is done.
+
+        Args:
+            ticks: False: leave the ticks alone for now.
+        """
+        wanted = {is_ticks for is_ticks in (True, False) if self._reader(is_ticks) is not None}
+        if not ticks:
+            wanted.discard(True)
+        waiting: set[asyncio.Future[Any]] = {self._task(which) for which in wanted}
+        if also is not None:
+            waiting.add(also)
+        if not waiting:
+            await asyncio.sleep(timeout_s)
+        else:
+            await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        found: dict[bool, list[Record]] = {True: [], False: []}
+        for which in wanted:
+            if self._reading[which].done():
+                found[which] = self._reading.pop(which).result()
+        return Incoming(found[True], found[False])
+
+    async def close(self) -> None:
+        """Give up what is being read; the readers stay open."""
+        tasks = list(self._reading.values())
+        self._reading.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _reader(self, is_ticks: bool) -> Reader | None:
+        return self._ticks if is_ticks else self._orders
+
+    def _task(self, is_ticks: bool) -> asyncio.Task[list[Record]]:
+        reader = self._reader(is_ticks)
+        assert reader is not None  # noqa: S101  # the caller has looked
+        if is_ticks not in self._reading:
+            self._reading[is_ticks] = asyncio.ensure_future(
+                reader.read(max_records=self._most, timeout_s=_READ_TIMEOUT_S)
+            )
+        return self._reading[is_ticks]
 
 
 class _Nothing:

@@ -44,6 +44,10 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
         stop_fill: `stop` where ticks are made from bars, `tick` where they are real.
         pnl_every_ns: event time between marks; 0: every bar.
         sources: what was replayed: files with their digests, calendar version.
+        agents: agents in other processes that give the orders; without any, the policy does, inside
+            the engine task.
+        free_run: their orders take effect when they arrive; otherwise the engine waits for them.
+        answer_timeout_s: how long it waits.
     """
 
     run: str
@@ -61,6 +65,9 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     policy: PolicySettings = PolicySettings()
     sources: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+    free_run: bool = False
+    answer_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
         symbols = [instrument.symbol for instrument in self.instruments]
@@ -68,6 +75,8 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("a manifest lists each instrument once, sorted by symbol")
         if not len(symbols) == len(self.partition_of) == len(self.capital):
             raise ConfigError("a manifest needs a partition and a capital for each instrument")
+        if len(set(self.agents)) != len(self.agents) or (self.free_run and not self.agents):
+            raise ConfigError("a manifest names each agent once, and only agents run free")
         if any(not 0 <= p < self.partitions for p in self.partition_of):
             raise ConfigError(f"a partition lies outside 0 to {self.partitions - 1}")
 

@@ -2,6 +2,9 @@
 
     read -> decode -> guard (sequence, chain) -> core.step -> append outputs, write files -> snapshot
 
+This is the runner for logs without transactions, which live and die with their process; on Apache
+Kafka it is `exactly_once`.
+
 Decoding and stepping happen in a worker thread, record by record, in one place (`Worker`); the
 event loop only moves bytes. There is at most one output record per input frame and stream, numbered
 with the input's `frame_seq`, and its bytes depend on the frames alone. A frame that cannot be
@@ -16,42 +19,33 @@ import asyncio
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from streambot.domain.errors import AgentTimeoutError
+from streambot.processor.intake import Pair, Reader
+from streambot.processor.outputs import OUTPUTS, OutputRecord, outputs_of
 from streambot.processor.snapshot import TaskSnapshot, save_snapshot
-from streambot.processor.worker import Step, TakenSnapshot, TaskIdentity, Worker
-from streambot.streams.dead_letter import dead_letter, dead_letter_line
-from streambot.streams.ports import Record, event_time_ms
+from streambot.processor.worker import Keep, Step, TakenSnapshot, TaskIdentity, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Executor
     from pathlib import Path
 
-    from streambot.domain.errors import DecodeError
+    from streambot.processor.outside import Orders
     from streambot.processor.stream_files import StreamFiles
     from streambot.processor.tally import SlotStatus
     from streambot.processor.task import TaskCore
-    from streambot.streams.frame import Frame
-    from streambot.streams.ports import Headers, Sink
+    from streambot.streams.ports import Sink
     from streambot.streams.sequence import SequenceGuard
 
-OUTPUTS = ("orders", "fills", "pnl")
-DEAD_LETTER = "dead-letter"
 SNAPSHOT_EVERY_NS = 10_000_000_000
 MAX_UNACKNOWLEDGED = 256
-_READ_RECORDS = 16
-_READ_TIMEOUT_S = 0.5
-
-
-class Reader(Protocol):
-    """Where the ticks of one partition come from: a `Source` of it, or its share of an `Intake`."""
-
-    async def read(self, *, max_records: int, timeout_s: float) -> list[Record]:
-        """The next records in order; empty after `timeout_s` without any."""
+READ_RECORDS = 16
+READ_TIMEOUT_S = 0.5
 
 
 class Processed(NamedTuple):
@@ -72,6 +66,54 @@ class Processed(NamedTuple):
     equity: npt.NDArray[np.int64] | None
 
 
+def processed_of(step: Step, partition: int, records: list[OutputRecord]) -> Processed | None:
+    """What a step did, for who watches; None where it was no frame."""
+    frame = step.frame
+    if frame is None:
+        return None
+    return Processed(
+        partition=partition,
+        frame_seq=frame.frame_seq,
+        size=len(step.record.value),
+        closed=frame.barrier_lo + len(frame.closes),
+        recorded={record.stream: record.value for record in records if record.stream in OUTPUTS},
+        equity=None if step.output is None else step.output.equity,
+    )
+
+
+class AnswerClock:
+    """How long the agents outside have been waited for.
+
+    Args:
+        limit_s: seconds after which the run stops.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._waiting: tuple[object, float] | None = None
+
+    def check(self, worker: Worker) -> None:
+        """Look at whom the worker waits for.
+
+        Raises:
+            AgentTimeoutError: for too long.
+        """
+        waits = worker.waits
+        if waits is None:
+            self._waiting = None
+            return
+        now = time.monotonic()
+        if self._waiting is None or self._waiting[0] != waits:
+            self._waiting = (waits, now)
+        elif now - self._waiting[1] > self._limit_s:
+            raise AgentTimeoutError(
+                f"no answer to barrier {waits.barrier} from {', '.join(waits.agents)} "
+                f"within {self._limit_s:g} s",
+                where=f"orders/{worker.core.partition}",
+                hint="is `streambot actor` running? an agent outside answers whole frames of ticks",
+            )
+
+
 class EngineRunner:
     """Engine task of one partition.
 
@@ -80,6 +122,8 @@ class EngineRunner:
         core: the state machine, new or restored.
         guard: reader's side of the sequence, at the position of `core`.
         source: ticks of the partition, from the position of `core` on.
+        orders: agents outside, with where their orders come from; None: an agent inside.
+        answer_timeout_s: how long they are waited for.
         offset: of the first record that `source` may give.
         sink: where output records go; None: to the files only (nobody outside this process could
             read them).
@@ -102,6 +146,8 @@ class EngineRunner:
         guard: SequenceGuard,
         source: Reader,
         offset: int = 0,
+        orders: tuple[Orders, Reader] | None = None,
+        answer_timeout_s: float = 30.0,
         sink: Sink | None,
         topics: Mapping[str, str],
         files: StreamFiles,
@@ -114,8 +160,10 @@ class EngineRunner:
         dead_letters: int = 0,
     ) -> None:
         self._who = who
-        self._worker = Worker(who, core, guard, offset)
-        self._source = source
+        book, reader = orders or (None, None)
+        self._worker = Worker(who, core, guard, offset, book)
+        self._incoming = Pair(source, reader, max_records=READ_RECORDS)
+        self._answers = AnswerClock(answer_timeout_s)
         self._sink = sink
         self._topics = topics
         self._files = files
@@ -142,17 +190,17 @@ class EngineRunner:
     @property
     def duplicates(self) -> int:
         """Frames that had been seen before, and were dropped."""
-        return self._duplicates_before + self._worker.guard.repeats
+        return self._duplicates_before + self._worker.repeats
 
     @property
     def barriers(self) -> int:
         """Barriers closed so far."""
-        return self._worker.guard.state.barrier
+        return self._worker.chain.barrier
 
     @property
     def watermark(self) -> int | None:
         """Event time up to which the task has seen everything, UTC ns; None at the start."""
-        return self._worker.guard.state.t_hi
+        return self._worker.chain.t_hi
 
     def stop(self) -> None:
         """End at the next closed barrier."""
@@ -164,119 +212,82 @@ class EngineRunner:
         Raises:
             StreambotError: the log is wrong or gone, the disk refuses, a strategy raised.
         """
+        try:
+            await self._work_until_stopped()
+        finally:
+            await self._incoming.close()
+        if not self._worker.stopped:
+            taken = self._worker.snapshot()
+            if taken.core is not None:
+                await self._keep(taken)
+        while self._stored:
+            await self._stored.popleft()
+        self._worker.status = self._worker.core.status()
+        return self._worker.ended
+
+    async def _work_until_stopped(self) -> None:
         loop = asyncio.get_running_loop()
         while not self._worker.stopped:
             if self._worker.stopping and self._worker.at_barrier:
                 break
-            records = await self._source.read(max_records=_READ_RECORDS, timeout_s=_READ_TIMEOUT_S)
-            if not records:
+            ticks, orders = await self._incoming.read(
+                ticks=self._worker.room, timeout_s=READ_TIMEOUT_S
+            )
+            self._answers.check(self._worker)
+            if not ticks and not orders:
                 continue
             due = time.monotonic_ns() >= self._next_snapshot
+            keep = Keep.AT_BARRIER if due else Keep.NEVER
             steps, failure = await loop.run_in_executor(
-                self._executor, partial(self._worker.work, records, snapshot=due)
+                self._executor, partial(self._worker.work, ticks, orders, keep=keep)
             )
             for step in steps:
                 await self._write(step)
             if failure is not None:
                 raise failure
-        if not self._worker.stopped:
-            taken = self._worker.snapshot(self._worker.offset)
-            if taken is not None:
-                await self._keep(taken)
-        while self._stored:
-            await self._stored.popleft()
-        self._worker.status = self._worker.core.status()
-        return self._worker.guard.ended
 
     async def _write(self, step: Step) -> None:
-        if step.dead is not None:
-            await self._bury(step.record, step.dead)
-        frame = step.frame
-        if frame is None:
-            return
-        recorded: dict[str, bytes] = {}
-        if step.output is not None:
-            output = step.output
-            for stream, value, lines in (
-                ("orders", output.orders, 1),
-                ("fills", output.fills, output.events),
-                ("pnl", output.pnl, output.marks),
-            ):
-                if value:
-                    recorded[stream] = value
-                    await self._record(stream, frame, value, lines)
-        self._on_processed(
-            Processed(
-                partition=self._who.partition,
-                frame_seq=frame.frame_seq,
-                size=len(step.record.value),
-                closed=frame.barrier_lo + len(frame.closes),
-                recorded=recorded,
-                equity=None if step.output is None else step.output.equity,
-            )
-        )
+        self.dead_letters += step.dead is not None
+        records = outputs_of(step)
+        for record in records:
+            await self._record(record)
+        processed = processed_of(step, self._who.partition, records)
+        if processed is not None:
+            self._on_processed(processed)
         if step.snapshot is not None:
             await self._keep(step.snapshot)
 
-    async def _record(self, stream: str, frame: Frame, value: bytes, lines: int) -> None:
+    async def _record(self, record: OutputRecord) -> None:
         partition = self._who.partition
-        self._files.append(stream, partition, value, lines)
-        if self._sink is None or frame.frame_seq <= self._written.get(stream, -1):
-            if stream == "fills":
-                self._on_stored(partition, frame.frame_seq, time.monotonic_ns())
+        self._files.append(record.stream, partition, record.line, record.lines)
+        is_fills = record.stream == "fills"
+        if self._sink is None or record.number <= self._written.get(record.stream, -1):
+            if is_fills:
+                self._on_stored(partition, record.number, time.monotonic_ns())
             return
-        stored = await self._append(
-            stream,
-            value,
-            timestamp_ms=event_time_ms(frame.t_hi),
-            headers=(("frame_seq", str(frame.frame_seq).encode()),),
-        )
-        if stream == "fills":
-            stored.add_done_callback(partial(self._fills_stored, frame.frame_seq))
+        stored = await self._sink.append(
+            self._topics[record.stream], partition, record.value,
+            timestamp_ms=record.timestamp_ms, key=record.key, headers=record.headers,
+        )  # fmt: skip
+        self._stored.append(stored)
+        if is_fills:
+            stored.add_done_callback(partial(self._fills_stored, record.number))
+        while self._stored and (self._stored[0].done() or len(self._stored) > MAX_UNACKNOWLEDGED):
+            await self._stored.popleft()
 
     def _fills_stored(self, frame_seq: int, _: asyncio.Future[int]) -> None:
         self._on_stored(self._who.partition, frame_seq, time.monotonic_ns())
-
-    async def _bury(self, record: Record, cause: DecodeError) -> None:
-        self.dead_letters += 1
-        line = dead_letter_line(record, cause)
-        self._files.append(DEAD_LETTER, self._who.partition, line, 1)
-        if self._sink is not None and record.offset > self._written.get(DEAD_LETTER, -1):
-            letter = dead_letter(record, cause)
-            await self._append(
-                DEAD_LETTER,
-                letter.value,
-                timestamp_ms=letter.timestamp_ms,
-                headers=letter.headers,
-            )
-
-    async def _append(
-        self,
-        stream: str,
-        value: bytes,
-        *,
-        timestamp_ms: int,
-        headers: Headers,
-    ) -> asyncio.Future[int]:
-        assert self._sink is not None  # noqa: S101  # the callers' condition, for the checker
-        stored = await self._sink.append(
-            self._topics[stream], self._who.partition, value,
-            timestamp_ms=timestamp_ms, headers=headers,
-        )  # fmt: skip
-        self._stored.append(stored)
-        while self._stored and (self._stored[0].done() or len(self._stored) > MAX_UNACKNOWLEDGED):
-            await self._stored.popleft()
-        return stored
 
     async def _keep(self, taken: TakenSnapshot) -> None:
         """Outputs first, then the files' lines, then the snapshot that counts on both."""
         snapshot = TaskSnapshot(
             run=self._who.run,
             partition=self._who.partition,
-            barrier=taken.chain.barrier,
             core=taken.core,
             chain=taken.chain,
+            outside=taken.outside,
             offset=taken.offset,
+            orders_offset=taken.orders_offset,
             lines=self._files.lines_of(self._who.partition),
             duplicates=self._duplicates_before + taken.repeats,
             dead_letters=self.dead_letters,

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from streambot.domain.errors import DataError
+from streambot.processor.core_state import CoreState
 from streambot.processor.durable import write_atomic
+from streambot.processor.outside import OutsideState
 from streambot.streams.sequence import ChainState
 
 if TYPE_CHECKING:
@@ -27,25 +29,39 @@ class TaskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a task needs to go on.
 
     Attributes:
-        barrier: first barrier that is not closed yet.
-        core: state of `TaskCore`, opaque.
-        chain: where the reader of the ticks stands.
-        offset: offset of the next record of the ticks.
-        lines: lines of this partition in the files of the run, by stream.
+        core: state of `TaskCore`; None where a strategy cannot tell its own: then the task starts
+            again from the first frame, and what it had written is not written again.
+        chain: where the core stands in the ticks.
+        outside: answers of agents in other processes that were read and not given to the core yet.
+        offset, orders_offset: offsets of the next records of the ticks and of the orders.
+        lines: lines of this partition so far, by stream.
+        written: `frame_seq` of the last record of each output stream; offset of the last record
+            that was buried for `dead-letter`.
         duplicates, dead_letters: counted so far.
         ended: the END frame was processed, so nothing is left to do.
+        opens: how often the task was opened, on a log that keeps its state.
+        slots: on such a log, the number of the commit that wrote each slot's state last.
     """
 
     run: str
     partition: int
-    barrier: int
-    core: bytes
+    core: CoreState | None
     chain: ChainState
     offset: int
     lines: dict[str, int]
     duplicates: int
     dead_letters: int
     ended: bool
+    outside: OutsideState = OutsideState()
+    orders_offset: int = 0
+    written: dict[str, int] = {}
+    opens: int = 0
+    slots: dict[str, int] = {}
+
+    @property
+    def barrier(self) -> int:
+        """First barrier that is not closed yet."""
+        return self.chain.barrier
 
 
 def snapshot_path(folder: Path, partition: int) -> Path:

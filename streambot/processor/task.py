@@ -269,6 +269,11 @@ class TaskCore:
         times = [self._last_close if g.ts is None else g.ts for g in given]
         return encode_orders([g.order for g in given], times)
 
+    def last_closed(self, symbol: str) -> int | None:
+        """The barrier of the instrument's last bar; None while one is open, or none was closed."""
+        s = self._slots[self._slot_named(symbol)]
+        return None if s["in_bar"] or s["barrier"] < 0 else int(s["barrier"])
+
     def _slot_named(self, symbol: str) -> int:
         for slot, instrument in enumerate(self.instruments):
             if instrument.symbol == symbol:

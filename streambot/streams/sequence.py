@@ -53,6 +53,16 @@ class ChainState(msgspec.Struct, frozen=True, kw_only=True):
         """Before the first frame."""
         return cls(frame_seq=0, chain=first_chain(run, partition), rows=0, barrier=0, t_hi=None)
 
+    def after(self, frame: Frame) -> ChainState:
+        """Where the partition stands behind its next frame."""
+        return ChainState(
+            frame_seq=self.frame_seq + 1,
+            chain=frame.chain,
+            rows=self.rows + len(frame.ticks),
+            barrier=self.barrier + len(frame.closes),
+            t_hi=frame.t_hi,
+        )
+
     @property
     def totals(self) -> Totals:
         """What an END frame here says."""
@@ -197,13 +207,7 @@ class SequenceGuard:
             )
         if frame.totals is not None and frame.totals != state.totals:
             raise self._wrong(frame, f"it says {frame.totals}, counted {state.totals}")
-        self.state = ChainState(
-            frame_seq=state.frame_seq + 1,
-            chain=frame.chain,
-            rows=state.rows + len(frame.ticks),
-            barrier=state.barrier + len(frame.closes),
-            t_hi=frame.t_hi,
-        )
+        self.state = state.after(frame)
         self.ended = frame.kind is FrameKind.END
         return True
 

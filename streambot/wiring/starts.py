@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from streambot.domain.errors import DataError, DecodeError
-from streambot.processor.runner import DEAD_LETTER, OUTPUTS
+from streambot.processor.outputs import DEAD_LETTER, OUTPUTS
 from streambot.processor.snapshot import TaskSnapshot, load_snapshot
 from streambot.processor.stream_files import cut_back, file_of
 from streambot.processor.task import TaskCore

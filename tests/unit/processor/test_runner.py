@@ -13,7 +13,8 @@ from streambot.domain.errors import SequenceGapError, StrategyError, StreamError
 from streambot.engine.scripts import Script
 from streambot.processor import runner as runner_module
 from streambot.processor.journal import event_digest
-from streambot.processor.runner import DEAD_LETTER, OUTPUTS, EngineRunner
+from streambot.processor.outputs import DEAD_LETTER, OUTPUTS
+from streambot.processor.runner import EngineRunner
 from streambot.processor.snapshot import load_snapshot
 from streambot.processor.stream_files import StreamFiles, cut_back
 from streambot.processor.task import TaskCore
@@ -190,7 +191,7 @@ async def test_a_missing_frame_stops_the_run_with_what_came_before_it_kept(bench
 
 
 async def test_nothing_ends_because_no_data_came(bench, monkeypatch):
-    monkeypatch.setattr(runner_module, "_READ_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(runner_module, "READ_TIMEOUT_S", 0.01)
     frames = bench.frames()
     runner = await bench.open(frames[:-1])
     task = asyncio.create_task(runner.run())
@@ -266,8 +267,8 @@ async def test_a_bad_frame_in_the_place_of_a_good_one_stops_the_run_at_the_next(
 async def test_a_stop_ends_at_a_closed_barrier_and_a_resumed_run_changes_nothing(
     bench, tmp_path_factory, monkeypatch
 ):
-    monkeypatch.setattr(runner_module, "_READ_TIMEOUT_S", 0.01)
-    monkeypatch.setattr(runner_module, "_READ_RECORDS", 2)
+    monkeypatch.setattr(runner_module, "READ_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(runner_module, "READ_RECORDS", 2)
     other = await reference(tmp_path_factory, bench.market)
     runner = await bench.open(bench.frames(max_rows=7))
 
@@ -297,7 +298,7 @@ async def test_snapshots_are_taken_at_closed_barriers_while_the_run_goes(
     bench, tmp_path_factory, monkeypatch
 ):
     monkeypatch.setattr(runner_module, "SNAPSHOT_EVERY_NS", 0)
-    monkeypatch.setattr(runner_module, "_READ_RECORDS", 3)
+    monkeypatch.setattr(runner_module, "READ_RECORDS", 3)
     other = await reference(tmp_path_factory, bench.market)
     taken = []
 
@@ -340,7 +341,7 @@ async def test_a_strategy_that_raises_stops_the_run_and_names_its_line(tmp_path)
 
 
 async def test_a_cancelled_runner_leaves_nothing_running(bench, monkeypatch):
-    monkeypatch.setattr(runner_module, "_READ_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(runner_module, "READ_TIMEOUT_S", 0.01)
     runner = await bench.open(bench.frames()[:-1])
     task = asyncio.create_task(runner.run())
     await asyncio.sleep(0.1)

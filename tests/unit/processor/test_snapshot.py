@@ -4,16 +4,18 @@ import pytest
 
 from streambot.domain.errors import DataError
 from streambot.processor import durable
+from streambot.processor.core_state import STATE_VERSION, CoreState, SlotState
 from streambot.processor.snapshot import TaskSnapshot, load_snapshot, save_snapshot, snapshot_path
 from streambot.streams.sequence import ChainState
 
 RUN = b"r" * 16
+SLOT = SlotState(symbol="SPY", slot=b"\0\1" * 500, ring=b"ring", counts=b"counts")
+CORE = CoreState(version=STATE_VERSION, last_close=7, slots=(SLOT,))
 
 
 def snapshot(**changes) -> TaskSnapshot:
     fields = {
-        "run": "mine", "partition": 2, "barrier": 7, "core": b"\0\1" * 500,
-        "chain": ChainState.start(RUN, 2), "offset": 11, "lines": {"fills": 3}, "duplicates": 1,
+        "run": "mine", "partition": 2, "core": CORE, "chain": ChainState.start(RUN, 2), "offset": 11, "lines": {"fills": 3}, "duplicates": 1,
         "dead_letters": 2, "ended": False,
     }  # fmt: skip
     return TaskSnapshot(**(fields | changes))
@@ -28,8 +30,8 @@ def folder(tmp_path):
 def test_what_is_saved_is_loaded(folder):
     assert load_snapshot(folder, "mine", 2) is None
     save_snapshot(folder, snapshot())
-    save_snapshot(folder, snapshot(barrier=8))
-    assert load_snapshot(folder, "mine", 2) == snapshot(barrier=8)
+    save_snapshot(folder, snapshot(offset=12))
+    assert load_snapshot(folder, "mine", 2) == snapshot(offset=12)
     assert [p.name for p in (folder / "state").iterdir()] == ["p0002.snapshot"]
 
 
@@ -60,7 +62,7 @@ def test_a_failed_write_keeps_the_snapshot_before_it(folder, monkeypatch):
 
     monkeypatch.setattr(durable.os, "fsync", refuse)
     with pytest.raises(DataError, match="no room left"):
-        save_snapshot(folder, snapshot(barrier=8))
+        save_snapshot(folder, snapshot(offset=12))
     monkeypatch.undo()
     assert load_snapshot(folder, "mine", 2) == snapshot()
     assert len(list((folder / "state").iterdir())) == 1
