@@ -51,9 +51,9 @@ def start(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start a broker that stays when this command has ended; prints its address.
+    """Start a broker that stays, and print its address.
 
-    Apache Kafka keeps its data in the folder; the embedded broker keeps everything in memory.
+    It outlives this command. Apache Kafka keeps its data in the folder; the embedded broker keeps everything in memory.
     """
     from streambot.adapters.broker.standing import FIRST_PORT, Status, Wanted
     from streambot.adapters.broker.standing import start as start_standing
@@ -109,7 +109,7 @@ def stop(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stop the broker; its data stay, unless they are to be deleted."""
+    """Stop the broker; its data stay, unless told otherwise."""
     from streambot.adapters.broker.standing import Status
     from streambot.adapters.broker.standing import stop as stop_standing
     from streambot.adapters.broker.state_file import Kind
@@ -143,7 +143,10 @@ def stop(
 
 
 def status(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
-    """Show whether the broker runs: address, process, memory, data. Exit code 5: it has died."""
+    """Show whether the broker runs, and where.
+
+    Address, process, memory, room on the disk. Exit code 5: it has died, or does not answer.
+    """
     from streambot.adapters.broker.standing import Status, look
 
     found: Standing = _run(look(Path(folder)))

@@ -25,6 +25,10 @@ COMMANDS = {
         "Follow a stream of a run: ticks, orders, fills, pnl, late, dead-letter.",
     ),
     "broker": Entry("streambot.cli.broker", "Start a broker that stays, stop it, see how it is."),
+    "topics": Entry(
+        "streambot.cli.topics",
+        "Topics of a run: compare with topics.yaml, put right, list, export.",
+    ),
     "data": Entry("streambot.cli.data", "Look at bars before they are replayed."),
     "instruments": Entry("streambot.cli.instruments", "List, show and check instruments."),
     "config": Entry("streambot.cli.config", "Show the settings in force and where each came from."),
