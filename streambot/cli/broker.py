@@ -12,7 +12,7 @@ import typer
 
 from streambot.cli.console import emit, say, show, warn
 from streambot.cli.groups import AsJson, several
-from streambot.cli.human import duration, place, size
+from streambot.cli.human import duration, place, plain, size
 from streambot.domain.errors import BrokerError, UsageError
 from streambot.domain.suggest import did_you_mean
 
@@ -125,7 +125,7 @@ def stop(
     if not before.alive or state is None:
         say(f"no broker runs in {place(folder)}")
         if before.status is Status.DEAD and before.last_words:
-            say(f"it had died; its log ends with: {before.last_words[-1]}")
+            say(f"it had died; its log ends with: {plain(before.last_words[-1])}")
     elif stopped.killed:
         warn(f"{state.kind.label} did not end when it was asked to, and was killed")
     else:
@@ -189,7 +189,7 @@ def _lines(found: Standing, folder: str) -> list[str]:
         lines.append(f"  process {state.pid}{up}{memory}")
     if found.data_bytes:
         lines.append(f"  data {size(found.data_bytes)} in {place(folder)}")
-    lines += [f"  {_plain(line)}" for line in found.last_words]
+    lines += [f"  {plain(line)}" for line in found.last_words]
     return lines
 
 
@@ -205,10 +205,6 @@ def _emit(state: BrokerState | None, status: Status, **fields: Any) -> None:
         log=state.log if state is not None else None,
         **fields,
     )
-
-
-def _plain(line: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in line)
 
 
 def _option(folder: str) -> str:

@@ -112,6 +112,11 @@ def size(count_bytes: int) -> str:
     raise AssertionError("unreachable")
 
 
+def plain(text: str) -> str:
+    """The text without what a terminal would obey: it may come from a header or a log."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 def few(parts: Sequence[str], most: int = 6) -> str:
     """The first parts with commas, and how many more there are: `A, B and 48 more`."""
     rest = len(parts) - most

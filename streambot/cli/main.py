@@ -29,6 +29,9 @@ COMMANDS = {
         "streambot.cli.topics",
         "Topics of a run: compare with topics.yaml, put right, list, export.",
     ),
+    "dlq": Entry(
+        "streambot.cli.dlq", "Dead letters of a run: list them, look at one, write them out."
+    ),
     "data": Entry("streambot.cli.data", "Look at bars before they are replayed."),
     "instruments": Entry("streambot.cli.instruments", "List, show and check instruments."),
     "config": Entry("streambot.cli.config", "Show the settings in force and where each came from."),

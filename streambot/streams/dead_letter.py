@@ -80,11 +80,39 @@ def dead_letter(record: Record, cause: DecodeError) -> DeadLetter:
     return DeadLetter(record.value, record.key, record.timestamp_ms, headers)
 
 
+def read_line(line: bytes) -> tuple[Burial, bytes]:
+    """What a line of `dead-letter.ndjson` says, and the value as it came.
+
+    Raises:
+        DecodeError: it is no such line.
+    """
+    try:
+        said = msgspec.json.decode(line, type=_Line)
+    except msgspec.MsgspecError as cause:
+        raise DecodeError(f"no dead letter: {cause}", reason="schema") from cause
+    buried = Burial(
+        said.stream, said.partition, said.offset, said.reason, said.message, said.sha256
+    )
+    return buried, said.value
+
+
 def read_burial(record: Record) -> Burial:
     """Why a record of the `dead-letter` stream is there.
 
     Raises:
         DecodeError: headers are missing, or its value is not the one that was buried.
+    """
+    buried = stated_burial(record)
+    if buried.sha256 != sha256(record.value).hexdigest():
+        raise DecodeError("the value is not the one that was buried", reason="crc")
+    return buried
+
+
+def stated_burial(record: Record) -> Burial:
+    """What the headers say, whether the value is the one that was buried or not.
+
+    Raises:
+        DecodeError: headers are missing.
     """
     headers = dict(record.headers)
     try:
@@ -95,6 +123,4 @@ def read_burial(record: Record) -> Burial:
         )  # fmt: skip
     except (KeyError, ValueError) as cause:
         raise DecodeError(f"no dead letter: {cause}", reason="schema") from cause
-    if buried.sha256 != sha256(record.value).hexdigest():
-        raise DecodeError("the value is not the one that was buried", reason="crc")
     return buried
