@@ -237,7 +237,7 @@ class EngineRunner:
             if not ticks and not orders:
                 continue
             due = time.monotonic_ns() >= self._next_snapshot
-            keep = Keep.AT_BARRIER if due else Keep.NEVER
+            keep = Keep.AT_BARRIER if due else Keep.AT_STOP
             steps, failure = await loop.run_in_executor(
                 self._executor, partial(self._worker.work, ticks, orders, keep=keep)
             )

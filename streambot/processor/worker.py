@@ -44,9 +44,10 @@ class Keep(Enum):
     """When a snapshot is taken."""
 
     NEVER = auto()
+    AT_STOP = auto()
+    """Where the work ends at a closed barrier."""
     AT_BARRIER = auto()
-    AT_END = auto()
-    """Behind the last frame that is worked off, wherever that ends."""
+    """At the next closed barrier."""
 
 
 class TakenSnapshot(NamedTuple):
@@ -104,6 +105,14 @@ class Worker:
         offset: of the first record of the ticks.
         orders: of the agents outside.
         orders_offset: of the first record of the orders.
+
+    Attributes:
+        stopping: end at the next closed barrier.
+        stopped: it did, or everything was worked off.
+        at_barrier: no interval is half done.
+        waits: whom the next frame waits for.
+        ended: the END frame was worked off.
+        repeats: frames that had been seen before, and were dropped.
     """
 
     def __init__(
@@ -125,7 +134,7 @@ class Worker:
         self.waits: Waits | None = None
         self.status = core.status()
         self._chain = guard.state
-        self._ended = False
+        self.ended = False
         self._next_status = 0
         self._who = who
         self._orders = orders or Inside()
@@ -142,11 +151,6 @@ class Worker:
     def chain(self) -> ChainState:
         """Where the core stands, behind the last frame that ran."""
         return self._chain
-
-    @property
-    def ended(self) -> bool:
-        """The END frame was worked off."""
-        return self._ended
 
     def work(
         self, ticks: Sequence[Record], orders: Sequence[Record] = (), *, keep: Keep = Keep.NEVER
@@ -171,10 +175,6 @@ class Worker:
                 self._run(steps)
         except Exception as cause:  # noqa: BLE001  # handed over, not hidden
             failure = cause
-        # A step that failed half way left the core in no state; a wrong record was not stepped over.
-        whole = failure is None or isinstance(failure, StreamError)
-        if keep is Keep.AT_END and steps and whole:
-            steps[-1] = steps[-1]._replace(snapshot=self.snapshot())
         now = time.monotonic_ns()
         if self.stopped or failure is not None or now >= self._next_status:
             self.status = self.core.status()
@@ -190,7 +190,7 @@ class Worker:
             offset=self.offset,
             orders_offset=self.orders_offset,
             repeats=self.repeats,
-            ended=self._ended,
+            ended=self.ended,
         )
 
     def _take_orders(self, records: Sequence[Record], steps: list[Step]) -> None:
@@ -236,8 +236,8 @@ class Worker:
 
     def _keep_now(self, steps: list[Step]) -> None:
         """Behind a frame: is this the end, and is a snapshot due?"""
-        self.stopped = self._ended or (self.stopping and self.at_barrier)
-        due = self._keep is Keep.AT_BARRIER or (self.stopped and self._keep is not Keep.AT_END)
+        self.stopped = self.ended or (self.stopping and self.at_barrier)
+        due = self._keep is Keep.AT_BARRIER or (self.stopped and self._keep is Keep.AT_STOP)
         if due and self.at_barrier and self.core.resumable:
             steps[-1] = steps[-1]._replace(snapshot=self.snapshot())
             self._keep = Keep.NEVER
@@ -247,7 +247,7 @@ class Worker:
         output = None
         if frame.kind is FrameKind.END:
             output = self.core.finish(given.orders)
-            self._ended = True
+            self.ended = True
         elif frame.kind is FrameKind.DATA:
             output = self.core.step(frame, given.orders)
             if len(frame.ticks):

@@ -1,0 +1,488 @@
+"""Runs the engine task of one partition on a log with transactions: exactly once, through any crash.
+
+    open:    fence -> restore -> look at the tail of the own outputs -> seek to the position restored
+    commit:  begin -> outputs, stored -> changed state -> offsets -> commit
+
+The order matters. Fencing comes first: only when the predecessor can commit nothing more is what the
+log says final. The position in the ticks comes out of the state, which was committed together with
+the outputs, so the three cannot disagree; that they do not is checked all the same. After any doubt
+(an exception, a commit slower than a request may be) producer and state are thrown away and the task
+is opened again: recovery and start are one path.
+
+Steps go on while a transaction is on its way; what they bring waits for the next one. A commit is
+made when the input is drained, at most every `COMMIT_EVERY_S`, and at `COMMIT_BYTES` of input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from streambot.domain.errors import BrokerError, FencedError, StreamError
+from streambot.processor.core_state import CoreState
+from streambot.processor.intake import Pair
+from streambot.processor.outputs import DEAD_LETTER, WRITTEN, OutputRecord, outputs_of
+from streambot.processor.outside import Orders, OutsideState
+from streambot.processor.runner import (
+    READ_RECORDS,
+    READ_TIMEOUT_S,
+    AnswerClock,
+    Processed,
+    processed_of,
+)
+from streambot.processor.snapshot import TaskSnapshot
+from streambot.processor.state_log import StateWriter, last_commit, read_task, restore_state
+from streambot.processor.task import TaskCore
+from streambot.processor.worker import Step, TaskIdentity, Worker
+from streambot.streams.ports import TopicPartition, event_time_ms
+from streambot.streams.reading import read_last
+from streambot.streams.sequence import ChainState, SequenceGuard
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from concurrent.futures import Executor
+
+    from streambot.processor.tally import SlotStatus
+    from streambot.streams.ports import Log, Source, Start, Transactions
+
+COMMIT_EVERY_S = 0.1
+COMMIT_BYTES = 8 << 20
+DRAINED_S = 0.002
+"""Nothing new for that long: the input is drained."""
+MOST_REOPENS = 8
+"""Failures in a row, without a commit between them, after which the log is given up."""
+_REOPEN_PAUSE_S = 0.05
+
+
+class TaskPlan(NamedTuple):
+    """What a task is, whatever process runs it.
+
+    Attributes:
+        who: whose frames it takes.
+        owner: name of its transactions: the same in every process, so that one fences the other.
+        group: under which its offsets are committed, for tools that show lag.
+        topics: full name of every stream.
+        make_core: the machine at a state, or new.
+        make_orders: the agents outside at a state, or at the start; None: an agent inside.
+        answer_timeout_s: how long agents outside are waited for.
+    """
+
+    who: TaskIdentity
+    owner: str
+    group: str
+    topics: Mapping[str, str]
+    make_core: Callable[[CoreState | None], TaskCore]
+    make_orders: Callable[[OutsideState | None], Orders] | None = None
+    answer_timeout_s: float = 30.0
+
+
+class Committed(NamedTuple):
+    """What a transaction made visible.
+
+    Attributes:
+        frames: in their order.
+        records: all outputs, in their order.
+    """
+
+    partition: int
+    frames: list[Processed]
+    records: list[OutputRecord]
+
+
+class _Batch(NamedTuple):
+    """What a transaction holds."""
+
+    frames: list[Processed]
+    records: list[OutputRecord]
+    snapshot: TaskSnapshot
+
+
+class _Pending:
+    """Steps that no transaction holds yet."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.size = 0
+        self._last = asyncio.get_running_loop().time()
+
+    def add(self, steps: list[Step]) -> None:
+        self.steps += steps
+        self.size += sum(len(step.record.value) for step in steps)
+
+    def due(self, *, at_once: bool) -> bool:
+        """True where a transaction should be made of them."""
+        late = asyncio.get_running_loop().time() - self._last >= COMMIT_EVERY_S
+        return bool(self.steps) and (at_once or late or self.size >= COMMIT_BYTES)
+
+    def take(self) -> list[Step]:
+        steps, self.steps, self.size = self.steps, [], 0
+        self._last = asyncio.get_running_loop().time()
+        return steps
+
+
+class _Open:
+    """A task between fence and failure: everything that is thrown away together."""
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        worker: Worker,
+        sources: list[Source],
+        restored: TaskSnapshot | None,
+        written: dict[str, int],
+    ) -> None:
+        self.transactions = transactions
+        self.worker = worker
+        self.sources = sources
+        ticks, *orders = sources
+        self.incoming = Pair(ticks, orders[0] if orders else None, max_records=READ_RECORDS)
+        self.opens = 1 + (restored.opens if restored is not None else 0)
+        self.writer = StateWriter(last_commit(restored) if restored is not None else 0)
+        self.written = written
+        kept = restored if restored is not None and restored.core is not None else None
+        self.duplicates = kept.duplicates if kept is not None else 0
+        self.dead_letters = kept.dead_letters if kept is not None else 0
+
+    async def close(self) -> None:
+        await self.incoming.close()
+        await asyncio.gather(
+            self.transactions.close(), *(source.close() for source in self.sources),
+            return_exceptions=True,
+        )  # fmt: skip
+
+
+def _nowhere(point: str) -> None:
+    del point
+
+
+async def _nothing(core: TaskCore, restored: TaskSnapshot | None) -> None:
+    del core, restored
+
+
+class ExactlyOnceRunner:
+    """Engine task of one partition, exactly once.
+
+    Args:
+        plan: the task.
+        log: with transactions.
+        executor: threads for decoding and stepping.
+        on_opened: told of every new core and the state it came from, before anything is read.
+        on_committed: told what became visible.
+        reached: told the name of every point on the way; tests crash there.
+    """
+
+    def __init__(
+        self,
+        plan: TaskPlan,
+        log: Log,
+        executor: Executor,
+        *,
+        on_committed: Callable[[Committed], None],
+        on_opened: Callable[[TaskCore, TaskSnapshot | None], Awaitable[None]] = _nothing,
+        reached: Callable[[str], None] = _nowhere,
+    ) -> None:
+        self._plan = plan
+        self._log = log
+        self._executor = executor
+        self._on_opened = on_opened
+        self._on_committed = on_committed
+        self._reached = reached
+        self._stopping = False
+        self._open: _Open | None = None
+        self._failures = 0
+        self._answers = AnswerClock(plan.answer_timeout_s)
+        self._status: list[SlotStatus] = []
+        self.reopened = 0
+
+    @property
+    def partition(self) -> int:
+        """Its partition."""
+        return self._plan.who.partition
+
+    @property
+    def core(self) -> TaskCore:
+        """The state machine. Look at it only once the runner has ended."""
+        return self._now.worker.core
+
+    @property
+    def status(self) -> list[SlotStatus]:
+        """How the slots stood a moment ago; exact once the runner has ended."""
+        return self._status if self._open is None else self._open.worker.status
+
+    @property
+    def duplicates(self) -> int:
+        """Frames that had been seen before, and were dropped."""
+        return self._open.duplicates + self._open.worker.repeats if self._open else 0
+
+    @property
+    def dead_letters(self) -> int:
+        """Records that could not be read."""
+        return self._open.dead_letters if self._open else 0
+
+    @property
+    def barriers(self) -> int:
+        """Barriers closed so far."""
+        return self._open.worker.chain.barrier if self._open else 0
+
+    @property
+    def watermark(self) -> int | None:
+        """Event time up to which the task has seen everything, UTC ns; None at the start."""
+        return self._open.worker.chain.t_hi if self._open else None
+
+    @property
+    def _now(self) -> _Open:
+        if self._open is None:
+            raise BrokerError("the task is not open", where=self._plan.owner)
+        return self._open
+
+    def stop(self) -> None:
+        """End at the next closed barrier."""
+        self._stopping = True
+        if self._open is not None:
+            self._open.worker.stopping = True
+
+    async def run(self) -> bool:
+        """Work until END (True) or a stop (False); everything is committed when this returns.
+
+        Raises:
+            FencedError: another process has taken over.
+            StreambotError: the log is wrong or gone, a strategy raised.
+        """
+        while True:
+            try:
+                opened = await self._reopen()
+                try:
+                    ended = await self._work(opened)
+                finally:
+                    self._status = opened.worker.status
+                    await opened.close()
+            except FencedError as fenced:
+                await self._check_overtaken(fenced)
+            except BrokerError:
+                self._failures += 1
+                if self._failures > MOST_REOPENS:
+                    raise
+            else:
+                return ended
+            self.reopened += 1
+            await asyncio.sleep(_REOPEN_PAUSE_S * self._failures)
+
+    async def _reopen(self) -> _Open:
+        plan, log = self._plan, self._log
+        partition = plan.who.partition
+        transactions = await log.transactions(plan.owner)
+        sources: list[Source] = []
+        try:
+            self._reached("fenced")
+            restored = await restore_state(log, plan.topics["state"], partition)
+            self._reached("restored")
+            written = await self._tail(restored)
+            self._reached("tail-read")
+            core = plan.make_core(None if restored is None else restored.core)
+            await self._on_opened(core, restored)
+            worker = self._worker(core, restored)
+            # The position comes out of the state, never from the group.
+            sources.append(await self._source("ticks", worker.offset))
+            if plan.make_orders is not None:
+                sources.append(await self._source("orders", worker.orders_offset))
+            opened = _Open(transactions, worker, sources, restored, written)
+            # Says that it is open, so that a predecessor who wakes up knows: committed at once.
+            await self._commit(opened, self._batch(opened, []))
+        except BaseException:
+            await asyncio.gather(
+                transactions.close(),
+                *(source.close() for source in sources),
+                return_exceptions=True,
+            )
+            raise
+        self._open = opened
+        self._reached("opened")
+        return opened
+
+    def _worker(self, core: TaskCore, restored: TaskSnapshot | None) -> Worker:
+        plan = self._plan
+        who = plan.who
+        kept = restored if restored is not None and restored.core is not None else None
+        state = ChainState.start(who.run_id, who.partition) if kept is None else kept.chain
+        guard = SequenceGuard(plan.topics["ticks"], who.run_id, who.partition, state=state)
+        outside = None if kept is None else kept.outside
+        worker = Worker(
+            who,
+            core,
+            guard,
+            0 if kept is None else kept.offset,
+            None if plan.make_orders is None else plan.make_orders(outside),
+            0 if kept is None else kept.orders_offset,
+        )
+        worker.stopping = self._stopping
+        worker.stopped = kept is not None and kept.ended
+        worker.ended = worker.stopped
+        return worker
+
+    async def _source(self, stream: str, offset: int) -> Source:
+        topic, partition = self._plan.topics[stream], self._plan.who.partition
+        start: Start = offset if offset > 0 else "beginning"
+        return await self._log.source({TopicPartition(topic, partition): start})
+
+    async def _tail(self, restored: TaskSnapshot | None) -> dict[str, int]:
+        """Numbers of the last output records, which must be those that the state knows.
+
+        Raises:
+            StreamError: they are not: somebody else wrote, or something was written outside a
+                transaction.
+        """
+        plan = self._plan
+        partition = plan.who.partition
+        streams = [s for s in WRITTEN if s in plan.topics and self._writes(s)]
+        lasts = await asyncio.gather(
+            *(read_last(self._log, plan.topics[stream], partition) for stream in streams)
+        )
+        found = {}
+        for stream, last in zip(streams, lasts, strict=True):
+            if last is not None:
+                name = "offset" if stream == DEAD_LETTER else "frame_seq"
+                found[stream] = int(dict(last.headers)[name])
+        known = {} if restored is None else restored.written
+        place = TopicPartition(plan.topics["ticks"], partition)
+        committed = await self._log.committed(plan.group, [place])
+        at = None if restored is None or restored.core is None else restored.offset
+        if found != known or (at is not None and committed.get(place) != at):
+            raise StreamError(
+                f"outputs end at {found} and the group at {committed.get(place)}, "
+                f"but the state says {known} and {at}",
+                where=plan.owner,
+                hint="somebody else wrote to the topics of the run: start it again",
+            )
+        return found
+
+    def _writes(self, stream: str) -> bool:
+        """False for the orders of agents outside, which are theirs."""
+        return stream != "orders" or self._plan.make_orders is None
+
+    async def _check_overtaken(self, fenced: FencedError) -> None:
+        """Raise `fenced` where a successor is there; a transaction that timed out has none."""
+        mine = self._open.opens if self._open is not None else 0
+        task = await read_task(self._log, self._plan.topics["state"], self._plan.who.partition)
+        self._failures += 1
+        if (task is not None and task.opens > mine) or self._failures > MOST_REOPENS:
+            raise fenced
+
+    async def _work(self, opened: _Open) -> bool:
+        worker = opened.worker
+        pending = _Pending()
+        commit: asyncio.Task[None] | None = None
+        try:
+            while not worker.stopped or pending.steps or commit is not None:
+                idle, failure = await self._advance(opened, pending, commit)
+                if commit is not None and (commit.done() or failure is not None):
+                    await commit
+                    commit = None
+                if commit is None and pending.due(at_once=idle or failure is not None):
+                    batch = self._batch(opened, pending.take())
+                    commit = asyncio.ensure_future(self._commit(opened, batch))
+                if failure is not None:
+                    if commit is not None:
+                        await commit
+                    raise failure
+        finally:
+            if commit is not None:
+                commit.cancel()
+                await asyncio.gather(commit, return_exceptions=True)
+        worker.status = worker.core.status()
+        return worker.ended
+
+    async def _advance(
+        self, opened: _Open, pending: _Pending, commit: asyncio.Task[None] | None
+    ) -> tuple[bool, StreamError | None]:
+        """Read and step once, or wait for the transaction where there is nothing else to do.
+
+        Returns:
+            Whether the input is drained; and what is wrong with the log behind the steps made.
+        """
+        worker = opened.worker
+        if worker.stopped or pending.size >= COMMIT_BYTES:
+            if commit is not None:
+                await asyncio.wait({commit})
+            return True, None
+        ticks, orders = await opened.incoming.read(
+            ticks=worker.room,
+            timeout_s=DRAINED_S if pending.steps and commit is None else READ_TIMEOUT_S,
+            also=commit,
+        )
+        self._answers.check(worker)
+        if not ticks and not orders:
+            worker.stopped = worker.stopping and worker.at_barrier
+            return True, None
+        steps, failure = await asyncio.get_running_loop().run_in_executor(
+            self._executor, partial(worker.work, ticks, orders)
+        )
+        pending.add(steps)
+        if failure is not None and not isinstance(failure, StreamError):
+            raise failure
+        return False, failure
+
+    def _batch(self, opened: _Open, steps: list[Step]) -> _Batch:
+        """What a transaction will hold. The state is taken now, so that steps may go on meanwhile."""
+        frames: list[Processed] = []
+        new: list[OutputRecord] = []
+        for step in steps:
+            records = [r for r in outputs_of(step) if r.number > opened.written.get(r.stream, -1)]
+            opened.written |= {record.stream: record.number for record in records}
+            opened.dead_letters += step.dead is not None
+            new += records
+            processed = processed_of(step, self.partition, records)
+            if processed is not None:
+                frames.append(processed)
+        return _Batch(frames, new, self._snapshot(opened))
+
+    async def _commit(self, opened: _Open, batch: _Batch) -> None:
+        """One transaction: outputs, the state behind them, and how far the input was read."""
+        reached, plan, transactions = self._reached, self._plan, opened.transactions
+        frames, records, snapshot = batch
+        await transactions.begin()
+        reached("begun")
+        for record in records:
+            await transactions.append(
+                plan.topics[record.stream], self.partition, record.value,
+                timestamp_ms=record.timestamp_ms, key=record.key, headers=record.headers,
+            )  # fmt: skip
+            reached("dead-letter-sent" if record.stream == DEAD_LETTER else "output-sent")
+        await transactions.flush()
+        reached("outputs-stored")
+        at = event_time_ms(snapshot.chain.t_hi or 0)
+        for state in opened.writer.records(snapshot):
+            await transactions.append(
+                plan.topics["state"], self.partition, state.value,
+                timestamp_ms=at, key=state.key, headers=state.headers,
+            )  # fmt: skip
+        reached("state-sent")
+        places = {TopicPartition(plan.topics["ticks"], self.partition): snapshot.offset}
+        if plan.make_orders is not None:
+            places[TopicPartition(plan.topics["orders"], self.partition)] = snapshot.orders_offset
+        await transactions.offsets(plan.group, places)
+        reached("offsets-sent")
+        reached("committing")
+        await transactions.commit()
+        reached("committed")
+        self._failures = 0
+        self._on_committed(Committed(self.partition, frames, records))
+
+    def _snapshot(self, opened: _Open) -> TaskSnapshot:
+        taken = opened.worker.snapshot()
+        return TaskSnapshot(
+            run=self._plan.who.run,
+            partition=self._plan.who.partition,
+            core=taken.core,
+            chain=taken.chain,
+            outside=taken.outside,
+            offset=taken.offset,
+            orders_offset=taken.orders_offset,
+            lines={},  # of the run's files, which are no part of this
+            written=dict(opened.written),
+            duplicates=opened.duplicates + taken.repeats,
+            dead_letters=opened.dead_letters,
+            ended=taken.ended,
+            opens=opened.opens,
+        )
