@@ -7,111 +7,11 @@ import numpy as np
 import pytest
 
 from streambot.domain.errors import DataError
-from streambot.domain.replay_settings import MAX_SPEED, Gaps, Speed
-from streambot.replay.backlog import Backlog
-from streambot.replay.framing import Framing
-from streambot.replay.service import MonotonicClock, Published, ReplayService
-from streambot.streams.frame import FrameKind, decode_frame
-from streambot.streams.memory import MemoryLog
-from streambot.streams.ports import StreamSpec, TopicPartition
-from streambot.streams.sequence import FrameChain, SequenceGuard
+from streambot.domain.replay_settings import MAX_SPEED, Speed
+from streambot.replay.service import MonotonicClock, Published
+from streambot.streams.frame import FrameKind
+from tests.unit.replay.bench import Bench, FakeClock, keeping_up, run_of
 from tests.unit.replay.windows import STEP, make_window
-
-RUN = b"r" * 16
-TICKS = "sb.r.ticks"
-
-
-class FakeClock:
-    """Time that passes only where someone waits, and a little at every look."""
-
-    def __init__(self) -> None:
-        self.time = 0
-
-    def now(self) -> int:
-        self.time += 1_000
-        return self.time
-
-    async def wait_until(self, due: int, wake: asyncio.Event) -> None:
-        await asyncio.sleep(0)
-        if not wake.is_set():
-            self.time = max(self.time, due)
-
-
-class Bench:
-    """A replay of small windows into the in-process log."""
-
-    def __init__(
-        self, windows, *, instruments=2, partitions=2, speed=MAX_SPEED, clock=None, **limits
-    ):
-        self.partitions = partitions
-        self.instruments = instruments
-        self.published: list[Published] = []
-        self.backlog = Backlog(**limits)
-        self.log = MemoryLog()
-        self.chains = [FrameChain(RUN, p, instruments) for p in range(partitions)]
-        self.windows = iter(windows)
-        self.speed = speed
-        self.clock = clock or FakeClock()
-        self.service: ReplayService | None = None
-        self.hook = None
-
-    async def open(self, **framing) -> ReplayService:
-        await self.log.create([StreamSpec(name=TICKS, partitions=self.partitions)])
-        owner = [i % self.partitions for i in range(self.instruments)]
-        self.service = ReplayService(
-            windows=self.windows,
-            framing=Framing(owner, self.partitions, **framing),
-            chains=self.chains,
-            sink=await self.log.sink(),
-            stream=TICKS,
-            speed=self.speed,
-            gaps=Gaps(None),
-            backlog=self.backlog,
-            clock=self.clock,
-            on_published=self.on_published,
-        )
-        return self.service
-
-    def on_published(self, published: Published) -> None:
-        self.published.append(published)
-        if self.hook is not None:
-            self.hook(published)
-
-    async def frames(self, partition: int) -> list:
-        """What the partition holds, checked frame by frame."""
-        place = TopicPartition(TICKS, partition)
-        source = await self.log.source({place: "beginning"})
-        guard = SequenceGuard(TICKS, RUN, partition)
-        frames = []
-        while records := await source.read(timeout_s=0):
-            for record in records:
-                frame = decode_frame(record.value, RUN, partition, self.instruments)
-                assert guard.accept(frame)
-                frames.append(frame)
-        return frames
-
-    async def keep_up(self) -> None:
-        """An engine that is through with every frame at once."""
-        seen = 0
-        while True:
-            await asyncio.sleep(0)
-            for published in self.published[seen:]:
-                seen += 1
-                self.backlog.processed(1, published.size)
-
-
-def run_of(n: int, per_window: int = 10, step: int = 60 * STEP):
-    return [make_window(k * per_window, [[4, 4]] * per_window, step=step) for k in range(n)]
-
-
-async def keeping_up(bench: Bench, work):
-    engine = asyncio.create_task(bench.keep_up())
-    try:
-        return await work
-    finally:
-        engine.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await engine
 
 
 @pytest.mark.parametrize("speed", [MAX_SPEED, Speed(100)])
