@@ -89,5 +89,10 @@ def _start_by_ps(pid: int) -> str | None:
         ["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)],
         capture_output=True, text=True, check=False, env={"LC_ALL": "C"},
     )  # fmt: skip
-    state, _, start = answer.stdout.strip().partition(" ")
-    return start.strip() or None if state[:1] not in _DEAD else None
+    return start_in_ps(answer.stdout)
+
+
+def start_in_ps(line: str) -> str | None:
+    """The start in `Ss   Wed Nov 25 17:30:00 2026`; None where the process is gone."""
+    state, _, start = line.strip().partition(" ")
+    return (start.strip() or None) if state[:1] not in _DEAD else None

@@ -27,6 +27,7 @@ def test_the_bundled_streams():
     assert list(topics) == [
         "ticks",
         "orders",
+        "accepted",
         "fills",
         "pnl",
         "state",

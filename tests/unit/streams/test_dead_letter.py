@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streambot.domain.errors import DecodeError
-from streambot.streams.dead_letter import MAX_MESSAGE_BYTES, dead_letter, read_burial
+from streambot.streams.dead_letter import (
+    MAX_MESSAGE_BYTES,
+    dead_letter,
+    dead_letter_line,
+    read_burial,
+    read_line,
+    stated_burial,
+)
 from streambot.streams.ports import Record
 
 CAUSE = DecodeError("checksum differs", reason="crc")
@@ -51,3 +58,22 @@ def test_an_altered_value_is_noticed():
     letter = dead_letter(record(b"x"), CAUSE)
     with pytest.raises(DecodeError, match="not the one"):
         read_burial(record(b"y", headers=letter.headers))
+
+
+@given(st.binary(max_size=200))
+def test_a_line_of_the_file_says_the_same_as_the_record(value):
+    buried, kept = read_line(dead_letter_line(record(value), CAUSE))
+    letter = dead_letter(record(value), CAUSE)
+    assert kept == value
+    assert buried == read_burial(record(value, headers=letter.headers))
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"[]", b'{"stream": "x"}', b'{"value": "!"}'])
+def test_a_line_that_is_none(line):
+    with pytest.raises(DecodeError, match="no dead letter"):
+        read_line(line)
+
+
+def test_what_was_said_of_an_altered_value_can_still_be_read():
+    letter = dead_letter(record(b"x"), CAUSE)
+    assert stated_burial(record(b"y", headers=letter.headers)).reason == "crc"
