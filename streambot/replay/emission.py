@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from streambot.replay.framing import Draft, Position
+from streambot.replay.resumption import progress_headers
 from streambot.streams.ports import event_time_ms
 from streambot.streams.sequence import ChainState, FrameChain
 
@@ -165,7 +166,11 @@ class Emission:
         if frame.closed_at is not None:
             self._closed_at[frame.partition] = frame.closed_at
         stored = await self._sink.append(
-            self._stream, frame.partition, frame.value, timestamp_ms=event_time_ms(t_hi)
+            self._stream,
+            frame.partition,
+            frame.value,
+            timestamp_ms=event_time_ms(t_hi),
+            headers=progress_headers(frame.state, frame.position),
         )
         self._stored.append(stored)
         while self._stored and (self._stored[0].done() or len(self._stored) > MAX_UNACKNOWLEDGED):

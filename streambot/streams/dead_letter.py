@@ -70,6 +70,15 @@ def dead_letter_line(record: Record, cause: DecodeError) -> bytes:
     return msgspec.json.encode(_Line(*_burial(record, cause), record.value)) + b"\n"
 
 
+def buried_line(record: Record) -> bytes:
+    """The line of `dead-letter.ndjson` for a record of the `dead-letter` stream.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    return msgspec.json.encode(_Line(*read_burial(record), record.value)) + b"\n"
+
+
 def dead_letter(record: Record, cause: DecodeError) -> DeadLetter:
     """`record`, which could not be read because of `cause`. A function of the two, nothing else."""
     buried = _burial(record, cause)
