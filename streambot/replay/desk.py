@@ -79,19 +79,27 @@ class CommandDesk:
         known = self._taken.get(command.id)
         if known is not None:
             return known.answer
-        while len(self._taken) >= REMEMBERED and next(iter(self._taken.values())).answer.done():
-            self._taken.popitem(last=False)
         successor, refusal = None, ""
         if isinstance(command, Seek) and self.control.living:
             successor, refusal = self._named(command)
         answer: asyncio.Future[Acknowledgement] = asyncio.get_running_loop().create_future()
-        self._taken[command.id] = _Taken(command, answer, successor)
+        self._remember(_Taken(command, answer, successor))
         at_once = self._at_once(command, refusal)
         if at_once is not None:
             self._answer(at_once)
         else:
             self._waiting.append(command)
             self._wake.set()
+        return answer
+
+    def refuse(self, command: Command, reason: str) -> asyncio.Future[Acknowledgement]:
+        """Answer a command that must not be done; one that was taken already keeps its answer."""
+        known = self._taken.get(command.id)
+        if known is not None:
+            return known.answer
+        answer: asyncio.Future[Acknowledgement] = asyncio.get_running_loop().create_future()
+        self._remember(_Taken(command, answer, None))
+        self._answer(Answer(command, applied=False, reason=reason))
         return answer
 
     @property
@@ -129,6 +137,11 @@ class CommandDesk:
         for taken in self._taken.values():
             self._answer(Answer(taken.command, applied=False, reason=_FAILED))
         self._closed = True
+
+    def _remember(self, taken: _Taken) -> None:
+        while len(self._taken) >= REMEMBERED and next(iter(self._taken.values())).answer.done():
+            self._taken.popitem(last=False)
+        self._taken[taken.command.id] = taken
 
     def _at_once(self, command: Command, refusal: str) -> Answer | None:
         if self._closed and self.control.living:

@@ -119,6 +119,8 @@ class ReplayService:
         self._schedule: Schedule | None = None
         self._released = 0
         self._waited: int | None = None
+        self._paused_at: int | None = None
+        self._stood_ns = 0
 
     @property
     def status(self) -> ReplayStatus:
@@ -138,6 +140,16 @@ class ReplayService:
     def apply(self, command: Command) -> asyncio.Future[Acknowledgement]:
         """Do what `command` asks at the next barrier; a second one with the same id is the first."""
         return self._desk.take(command)
+
+    def refuse(self, command: Command, reason: str) -> asyncio.Future[Acknowledgement]:
+        """Answer a command that must not be done."""
+        return self._desk.refuse(command, reason)
+
+    @property
+    def stood_ns(self) -> int:
+        """How long the replay has been paused, all in all, nanoseconds of its clock."""
+        since = 0 if self._paused_at is None else self._clock.now() - self._paused_at
+        return self._stood_ns + since
 
     def stop(self) -> None:
         """Publish what completes the open interval, and nothing behind it."""
@@ -174,7 +186,9 @@ class ReplayService:
             return
         goal = self._desk.goal
         if goal is None and self.status is ReplayStatus.PAUSED:
+            self._paused_at = self._clock.now()
             await self._wake.wait()
+            self._stood_ns, self._paused_at = self.stood_ns, None
             return
         self._choose_way(goal)
         ready = await self._window()
