@@ -48,6 +48,7 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
             the engine task.
         free_run: their orders take effect when they arrive; otherwise the engine waits for them.
         answer_timeout_s: how long it waits.
+        parent: the run that a seek left for this one; it decides nothing.
     """
 
     run: str
@@ -68,6 +69,7 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     agents: tuple[str, ...] = ()
     free_run: bool = False
     answer_timeout_s: float = 30.0
+    parent: str | None = None
 
     def __post_init__(self) -> None:
         symbols = [instrument.symbol for instrument in self.instruments]

@@ -49,8 +49,22 @@ class OpenRun(NamedTuple):
     resumed: bool
 
 
-async def new_run(settings: Resolved, observer: Observer, stop: StopRequest, cwd: Path) -> OpenRun:
+async def new_run(
+    settings: Resolved,
+    observer: Observer,
+    stop: StopRequest,
+    cwd: Path,
+    *,
+    parent: str | None = None,
+) -> OpenRun:
     """A new run: scenario and settings, its bars looked through, its folder made.
+
+    Args:
+        settings: what to do.
+        observer: told what happens.
+        stop: may be asked for at any time.
+        cwd: where relative paths start.
+        parent: the run that a seek left for this one.
 
     Raises:
         StreambotError: what is wrong; nothing is left behind.
@@ -62,7 +76,7 @@ async def new_run(settings: Resolved, observer: Observer, stop: StopRequest, cwd
     day = dt.datetime.fromtimestamp(prepared.plan.first_ns // 10**9, dt.UTC).date()
     folder = RunFolder.create(cwd / config.runs_dir, config.run, day)
     try:
-        manifest = prepared.manifest(folder.path.name)
+        manifest = msgspec.structs.replace(prepared.manifest(folder.path.name), parent=parent)
         topic_names(config, manifest.run, cwd)
         settings = Resolved(_rooted(config, cwd), settings.origins)
         write_atomic(folder.path / "config.yaml", config_yaml(settings).encode())

@@ -94,7 +94,7 @@ def prepare_again(config: SimulationConfig, manifest: RunManifest, cwd: Path) ->
     # The manifest names the policy as it was given; the settings kept say where that was.
     config = msgspec.structs.replace(config, policy=manifest.policy.spec)
     prepared = _prepare(config, feeds_of(manifest.instruments, config, cwd), agent)
-    again = prepared.manifest(manifest.run)
+    again = msgspec.structs.replace(prepared.manifest(manifest.run), parent=manifest.parent)
     if again.sources != manifest.sources:
         changed = sorted(set(manifest.sources) ^ set(again.sources))
         raise DataError(
