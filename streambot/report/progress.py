@@ -58,11 +58,14 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         event_time: close of the last barrier that every partition has closed.
         bars_done: decision bars closed so far, of `bars_total`.
         done: share of the ticks processed, 0 to 1.
-        speed_effective: market seconds per second of wall time so far, closed hours as asked.
+        speed_effective: market seconds per second of wall time so far, closed hours as asked, pauses
+            left out.
         late_ms: how far the last emission was behind its schedule; None at `max`.
         frames_behind: frames published that the engine has not processed yet.
         open_positions: slots that hold a position.
         equity: sum over the slots of a currency, by currency.
+        status: of the replay: `running`, `paused`, ...
+        speed_asked: at the moment; None: as the plan said.
     """
 
     event_time: int
@@ -79,6 +82,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     rejected: int
     open_positions: int
     equity: dict[str, str]
+    status: str = "running"
+    speed_asked: str | None = None
 
 
 class Observer(Protocol):

@@ -91,9 +91,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         state: `complete` or `interrupted`.
-        stopped_by: what interrupted it: the name of a signal, or `request`; None otherwise.
+        stopped_by: what ended it before its data: the name of a signal, `request`, or `seek` (which
+            leaves it complete, up to there); None otherwise.
         bars: decision bars closed.
-        speed_effective: market seconds per second of wall time, closed hours as asked.
+        speed_asked: at the end of the run.
+        speed_effective: market seconds per second of wall time, closed hours as asked, pauses left
+            out.
         max_drawdown: largest fall of the portfolio's equity, by currency, measured at its marks.
         latency_ms: publish of a frame to the acknowledgement of the fills it caused.
         lateness_ms: emission minus schedule of a paced run.

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from streambot.data.timeline import Plan
     from streambot.domain.config import Resolved, SimulationConfig
+    from streambot.domain.replay_settings import Speed
     from streambot.processor.folder import RunFolder
     from streambot.processor.manifest import RunManifest
-    from streambot.processor.runner import EngineRunner
+    from streambot.processor.runner import TaskRunner
     from streambot.processor.tally import SlotStatus
     from streambot.report.drawdown import Fall
     from streambot.wiring.places import Place
@@ -100,31 +101,34 @@ def summarize(
     plan: Plan,
     place: Place,
     folder: RunFolder,
-    runners: Sequence[EngineRunner],
+    runners: Sequence[TaskRunner],
     watch: Watch,
     *,
     complete: bool,
     stopped_by: str | None,
     warnings: Sequence[str],
+    speed: Speed,
+    sought: bool = False,
 ) -> Summary:
-    """The summary of a run whose tasks have ended."""
+    """The summary of a run whose tasks have ended; `speed` as asked at its end."""
     instruments = {instrument.symbol: instrument for instrument in manifest.instruments}
     slots = [slot for runner in runners for slot in runner.status]
     totals = sum_slots((instruments[slot.symbol], _totals(slot)) for slot in slots)
     falls = watch.drawdown.finish()
     seen = [w for runner in runners if (w := runner.watermark) is not None]
+    whole = complete and not sought
     return Summary(
         run=manifest.run,
         state="complete" if complete else "interrupted",
-        stopped_by=None if complete else stopped_by,
+        stopped_by=("seek" if sought else None) if complete else stopped_by,
         instruments=list(plan.symbols),
         policy=manifest.policy.spec,
         bars=totals.bars,
         ticks=totals.ticks,
         barriers=max((runner.barriers for runner in runners), default=0),
         event_from=_utc(plan.first_ns) if totals.ticks else None,
-        event_to=_utc(plan.last_ns if complete else min(seen)) if seen or complete else None,
-        speed_asked=str(settings.config.speed),
+        event_to=_utc(plan.last_ns if whole else min(seen)) if seen or whole else None,
+        speed_asked=str(speed),
         speed_effective=round(watch.speed(totals.ticks), 3),
         wall_s=round(watch.wall_s, 3),
         ticks_per_s=round(watch.ticks_per_s(totals.ticks), 1),

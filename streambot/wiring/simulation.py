@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from streambot.domain.errors import BrokerError, StreambotError
+from streambot.domain.replay_settings import Moment, Speed
+from streambot.processor.declaration import declare
 from streambot.processor.durable import write_atomic
+from streambot.processor.exactly_once import ExactlyOnceRunner
 from streambot.processor.intake import NOTHING, Intake, PartitionIntake
 from streambot.processor.run_state import RunRecord, RunState, Trigger
-from streambot.processor.runner import EngineRunner
+from streambot.processor.runner import EngineRunner, TaskRunner
 from streambot.processor.stream_files import StreamFiles, file_of
 from streambot.processor.tables import SCHEMAS, write_table
-from streambot.processor.worker import TaskIdentity
 from streambot.replay.backlog import Backlog
 from streambot.replay.framing import Framing
 from streambot.replay.service import MonotonicClock, ReplayService
@@ -33,6 +35,14 @@ from streambot.report.progress import Observer, SilentObserver
 from streambot.report.summary import Summary, encode_summary
 from streambot.streams.ports import TopicPartition
 from streambot.streams.sequence import FrameChain, SequenceGuard
+from streambot.wiring.controlling import (
+    ReplayControls,
+    controlled,
+    create_control_streams,
+    next_run_after_seek,
+    successor_of,
+)
+from streambot.wiring.declaring import declaration_of, wall_ms
 from streambot.wiring.opening import OpenRun, new_run, old_run
 from streambot.wiring.outcome import run_plan, summarize
 from streambot.wiring.places import (
@@ -40,25 +50,30 @@ from streambot.wiring.places import (
     create_streams,
     estimated_bytes,
     open_place,
-    topic_names,
+    topics_in,
 )
+from streambot.wiring.projection import Projection
 from streambot.wiring.scenario import with_origins
 from streambot.wiring.starts import (
-    FILES,
     PartitionStart,
     cut_files,
+    files_of,
     line_partition,
     new_starts,
     resumed_starts,
+    starts_on_log,
+    whole_lines,
 )
 from streambot.wiring.stopping import StopRequest
 from streambot.wiring.supervision import supervise
+from streambot.wiring.tasks import identity, replay_sink, task_plan
 from streambot.wiring.warmup import warm_up
 from streambot.wiring.watching import Watch
 
 if TYPE_CHECKING:
     from streambot.domain.config import BrokerChoice, Resolved, SimulationConfig
     from streambot.processor.manifest import RunManifest
+    from streambot.streams.ports import Sink
     from streambot.wiring.places import Place
 
 READERS = 4
@@ -67,12 +82,13 @@ _RECOUNT_LINES = 1_024
 
 
 class _Ended(NamedTuple):
-    """How the tasks of a run ended."""
+    """How the tasks of a run ended. `seek`: where another run is to go on, and how fast."""
 
     complete: bool
-    runners: list[EngineRunner]
+    runners: list[TaskRunner]
     watch: Watch
     summary: Summary
+    seek: tuple[Moment, Speed] | None
 
 
 async def run_simulation(
@@ -82,8 +98,9 @@ async def run_simulation(
     resume: str | None = None,
     stop: StopRequest | None = None,
     cwd: Path | None = None,
+    controls: ReplayControls | None = None,
 ) -> Summary:
-    """Replay, trade and sum up.
+    """Replay, trade and sum up. After a seek the run that follows is played as well.
 
     Args:
         settings: what to do; with `resume` only its run folder, and speed and gaps where given.
@@ -91,9 +108,10 @@ async def run_simulation(
         resume: name of a run to go on with; None: a new one.
         stop: stops the run at a barrier; SIGINT and SIGTERM ask for it too.
         cwd: where relative paths start; None: the working folder.
+        controls: gives commands to the replay, and is told of a seek.
 
     Returns:
-        The summary; its `state` is `complete` or `interrupted`.
+        The summary, of the last run; its `state` is `complete` or `interrupted`.
 
     Raises:
         StreambotError: what failed first. The run's folder says `failed`, and `resume` goes on.
@@ -103,6 +121,7 @@ async def run_simulation(
     watcher = observer or SilentObserver()
     asked = stop or StopRequest()
     here = (cwd or Path.cwd()).resolve()
+    held = controls or ReplayControls()
     main = asyncio.current_task()
     aborted = False
 
@@ -118,10 +137,16 @@ async def run_simulation(
             run = await new_run(resolved, watcher, asked, here)
         else:
             run = await old_run(resolved, resume, watcher, asked, here)
-        try:
-            return await _go(run)
-        finally:
-            run.folder.close()
+        while True:
+            try:
+                ended = await _go(run, held)
+            finally:
+                run.folder.close()
+            if ended.seek is None or asked.reason is not None:
+                return ended.summary
+            following = next_run_after_seek(run, *ended.seek)
+            held.sought(ended.summary, str(following.config.run))
+            run = await new_run(following, watcher, asked, here, parent=run.manifest.run)
     except asyncio.CancelledError:
         if aborted:
             raise KeyboardInterrupt from None
@@ -130,7 +155,7 @@ async def run_simulation(
         asked.ignore()
 
 
-async def _go(run: OpenRun) -> Summary:
+async def _go(run: OpenRun, controls: ReplayControls) -> _Ended:
     """Open the log, run, and write down how it ended."""
     config = run.settings.config
     for message in run.prepared.warnings:
@@ -140,14 +165,14 @@ async def _go(run: OpenRun) -> Summary:
         kind, told = choose(config, estimated_bytes(run.prepared))
         if told is not None:
             run.observer.warned(told)
-        ended = await _in_place(run, kind)
+        ended = await _in_place(run, kind, controls)
         await asyncio.to_thread(_write_tables, run, ended)
     except (StreambotError, asyncio.CancelledError, Exception) as error:
         _write_failure(run, error)
         raise
     write_atomic(run.folder.path / "summary.json", encode_summary(ended.summary))
     run.folder.finish(Trigger.END if ended.complete else Trigger.STOP, at=_now())
-    return ended.summary
+    return ended
 
 
 def _write_tables(run: OpenRun, ended: _Ended) -> None:
@@ -167,7 +192,7 @@ def _write_failure(run: OpenRun, error: BaseException) -> None:
         run.folder.discard()
 
 
-async def _in_place(run: OpenRun, kind: BrokerChoice | None) -> _Ended:
+async def _in_place(run: OpenRun, kind: BrokerChoice | None, controls: ReplayControls) -> _Ended:
     lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_failure(failure: BrokerError) -> None:
@@ -175,49 +200,74 @@ async def _in_place(run: OpenRun, kind: BrokerChoice | None) -> _Ended:
             lost.set_exception(failure)
 
     config = run.settings.config
-    topics = topic_names(config, run.manifest.run, run.cwd)
     warming = asyncio.create_task(asyncio.to_thread(warm_up, run.manifest))
     async with open_place(config, kind, run.folder.path, on_failure) as place:
+        topics = topics_in(place, config, run.manifest, run.cwd)
         await create_streams(place, config, run.manifest, run.cwd, resumed=run.resumed)
+        control = await create_control_streams(place, config, run.manifest, run.cwd, run.observer)
         record = RunRecord(
             run=run.manifest.run,
             state=RunState.RUNNING,
             pid=os.getpid(),
             broker=place.address,
             embedded=place.embedded,
-            topics=topics,
+            topics=topics | control,
             started_at=run.folder.record.started_at if run.resumed else _now(),
             manifest=msgspec.Raw(msgspec.json.encode(run.manifest)),
         )
         if run.resumed:
             run.folder.resume(record)
-            lines = await asyncio.to_thread(cut_files, run.folder.path, run.manifest, run.snapshots)
         else:
             run.folder.start(record)
-            lines = None
+        if place.readable:
+            declaration = declaration_of(config, run.prepared, run.manifest, topics)
+            await declare(place.log, declaration, run.prepared.context, at_ms=wall_ms())
+        lines = await asyncio.to_thread(_kept_lines, run, place) if run.resumed else None
+        files = StreamFiles(
+            run.folder.path, files_of(run.manifest), run.manifest.partitions, lines=lines
+        )
         try:
-            with StreamFiles(run.folder.path, FILES, run.manifest.partitions, lines=lines) as files:
-                if run.resumed:
-                    starts = await resumed_starts(
-                        run.prepared, run.manifest, run.snapshots, run.folder.path, place, topics
-                    )
+            with files:
+                # The replay's name first: behind it nobody else writes ticks.
+                if place.transactional:
+                    sink: Sink = await replay_sink(place.log, config.namespace, run.manifest.run)
                 else:
-                    starts = new_starts(run.prepared, run.manifest)
+                    sink = await place.log.sink()
+                starts = await _starts(run, place, topics)
                 await warming
-                return await _run_tasks(run, place, topics, starts, files, lost)
+                return await _run_tasks(run, place, topics, sink, starts, files, lost, controls)
         finally:
             lost.cancel()
             if not lost.cancelled():
                 lost.exception()  # it was told, or something else came first
 
 
+def _kept_lines(run: OpenRun, place: Place) -> dict[str, list[int]]:
+    """Lines that the files of a resumed run keep."""
+    if place.transactional:
+        return whole_lines(run.folder.path, run.manifest)
+    return cut_files(run.folder.path, run.manifest, run.snapshots)
+
+
+async def _starts(run: OpenRun, place: Place, topics: dict[str, str]) -> list[PartitionStart]:
+    if place.transactional:
+        return await starts_on_log(run.prepared, run.manifest, place.log, topics)
+    if run.resumed:
+        return await resumed_starts(
+            run.prepared, run.manifest, run.snapshots, run.folder.path, place, topics
+        )
+    return new_starts(run.prepared, run.manifest)
+
+
 async def _run_tasks(
     run: OpenRun,
     place: Place,
     topics: dict[str, str],
+    sink: Sink,
     starts: list[PartitionStart],
     files: StreamFiles,
     lost: asyncio.Future[None],
+    controls: ReplayControls,
 ) -> _Ended:
     config, manifest, plan = run.settings.config, run.manifest, run.prepared.plan
     backlog = Backlog()
@@ -231,12 +281,19 @@ async def _run_tasks(
     threads = max(1, min(manifest.partitions, os.cpu_count() or 1))
     executor = ThreadPoolExecutor(threads, thread_name_prefix="engine")
     try:
-        intakes, runners = await _engines(run, place, topics, starts, files, executor, watch)
-        service = await _service(run, place, topics, starts, backlog, watch)
+        runners: list[TaskRunner]
+        intakes: list[Intake] = []
+        if place.transactional:
+            runners = _exactly_once(run, place, topics, files, executor, watch)
+        else:
+            intakes, runners = await _engines(run, place, topics, starts, files, executor, watch)
+        service = await _service(run, sink, topics, starts, backlog, watch)
         run.observer.planned(run_plan(run.settings, manifest, plan, place, run.folder.path, starts))
-        complete = await supervise(
-            run, service, intakes, runners, starts, files, backlog, watch, lost
-        )
+        watch.follow(service)
+        async with controlled(run, place, service, controls):
+            complete = await supervise(
+                run, service, intakes, runners, starts, files, backlog, watch, lost
+            )
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
     watch.end()
@@ -244,8 +301,35 @@ async def _run_tasks(
     summary = summarize(
         run.settings, manifest, plan, place, run.folder, runners, watch,
         complete=complete, stopped_by=run.stop.reason, warnings=run.prepared.warnings,
+        speed=service.speed, sought=service.seek is not None,
     )  # fmt: skip
-    return _Ended(complete, runners, watch, summary)
+    seek = None if service.seek is None or not complete else (service.seek, service.speed)
+    return _Ended(complete, runners, watch, summary, seek)
+
+
+def _exactly_once(
+    run: OpenRun,
+    place: Place,
+    topics: dict[str, str],
+    files: StreamFiles,
+    executor: ThreadPoolExecutor,
+    watch: Watch,
+) -> list[TaskRunner]:
+    """The engine tasks on a log with transactions."""
+    manifest, prepared = run.manifest, run.prepared
+    projection = Projection(
+        place.log, topics, files, watch, files_of(manifest), watch.found_committed
+    )
+    return [
+        ExactlyOnceRunner(
+            task_plan(
+                run.settings.config.namespace, manifest, partition, topics,
+                prepared.context, prepared.agent,
+            ),
+            place.log, executor, on_committed=projection.committed, on_opened=projection.opened,
+        )
+        for partition in range(manifest.partitions)
+    ]  # fmt: skip
 
 
 async def _engines(
@@ -256,7 +340,7 @@ async def _engines(
     files: StreamFiles,
     executor: ThreadPoolExecutor,
     watch: Watch,
-) -> tuple[list[Intake], list[EngineRunner]]:
+) -> tuple[list[Intake], list[TaskRunner]]:
     """The engine tasks, and the readers they share."""
     manifest = run.manifest
     going = [partition for partition, start in enumerate(starts) if not start.ended]
@@ -273,9 +357,9 @@ async def _engines(
         intakes.append(Intake(source, mine))
         readers |= {partition: intakes[-1].of(partition) for partition in mine}
     sink = await place.log.sink() if place.readable else None
-    runners = [
+    runners: list[TaskRunner] = [
         EngineRunner(
-            who=TaskIdentity(manifest.run, manifest.run_id, partition, len(manifest.instruments)),
+            who=identity(manifest, partition),
             core=start.core,
             guard=SequenceGuard(topics["ticks"], manifest.run_id, partition, state=start.reader),
             source=readers.get(partition, NOTHING),
@@ -298,7 +382,7 @@ async def _engines(
 
 async def _service(
     run: OpenRun,
-    place: Place,
+    sink: Sink,
     topics: dict[str, str],
     starts: list[PartitionStart],
     backlog: Backlog,
@@ -315,7 +399,7 @@ async def _service(
             FrameChain(manifest.run_id, p, len(manifest.instruments), state=start.writer)
             for p, start in enumerate(starts)
         ],
-        sink=await place.log.sink(),
+        sink=sink,
         stream=topics["ticks"],
         speed=config.speed,
         gaps=config.gaps,
@@ -323,6 +407,7 @@ async def _service(
         clock=MonotonicClock(),
         on_published=watch.published,
         complete={p for p, start in enumerate(starts) if start.replayed},
+        successor=successor_of(run),
     )
 
 

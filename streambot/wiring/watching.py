@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from streambot.data.timeline import Plan
     from streambot.processor.manifest import RunManifest
-    from streambot.processor.runner import EngineRunner, Processed
+    from streambot.processor.runner import Processed, TaskRunner
     from streambot.processor.tally import SlotStatus
     from streambot.replay.backlog import Backlog
-    from streambot.replay.service import Published
+    from streambot.replay.service import Published, ReplayService
     from streambot.report.progress import Observer
 
 _NANOS = 1e9
@@ -71,6 +71,7 @@ class Watch:
         self._late_ns: int | None = None
         self._started: int | None = None
         self._stopped: int | None = None
+        self._replay: ReplayService | None = None
         self.latency = WallTimes()
         self.lateness = WallTimes()
         self.drawdown = PortfolioDrawdown(
@@ -80,6 +81,10 @@ class Watch:
             ],
             manifest.partitions,
         )
+
+    def follow(self, replay: ReplayService) -> None:
+        """Tell how this replay stands as well."""
+        self._replay = replay
 
     def published(self, frame: Published) -> None:
         """A frame was handed to the log."""
@@ -122,6 +127,12 @@ class Watch:
         ]
         self.drawdown.add(partition, np.array(columns, np.int64).reshape(-1, 3).T.copy(), closed)
 
+    def found_committed(self, stream: str, partition: int, lines: bytes) -> None:
+        """A restart found outputs that were committed, and that nobody here was told of."""
+        if stream == "pnl":
+            self.recount(partition, lines)
+        self._observer.recorded(stream, partition, lines)
+
     def end(self) -> None:
         """The last frame is through: the wall time of the run stops."""
         self._stopped = time.monotonic_ns()
@@ -139,14 +150,15 @@ class Watch:
         return (ticks - self._ticks_before) / wall if wall > 0 else 0.0
 
     def speed(self, ticks: int) -> float:
-        """Market seconds per second of wall time; market time is the share of ticks done."""
-        wall = self.wall_s
+        """Market seconds per second of wall time, without pauses; its share is that of ticks done."""
+        paused = 0 if self._replay is None else self._replay.stood_ns
+        wall = self.wall_s - paused / _NANOS
         if wall <= 0 or not self._plan.ticks:
             return 0.0
         done = (ticks - self._ticks_before) / self._plan.ticks
         return done * self._market_ns / _NANOS / wall
 
-    def progress(self, runners: Sequence[EngineRunner]) -> Progress:
+    def progress(self, runners: Sequence[TaskRunner]) -> Progress:
         """Where the run is."""
         slots = [slot for runner in runners for slot in runner.status]
         ticks = sum(slot.ticks for slot in slots)
@@ -166,6 +178,8 @@ class Watch:
             rejected=sum(sum(slot.rejected.values()) for slot in slots),
             open_positions=sum(slot.lots != 0 for slot in slots),
             equity=self._equity(slots),
+            status="running" if self._replay is None else self._replay.status.value,
+            speed_asked=None if self._replay is None else str(self._replay.speed),
         )
 
     def _equity(self, slots: Iterable[SlotStatus]) -> dict[str, str]:
