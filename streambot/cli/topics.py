@@ -188,11 +188,11 @@ def export(
             )  # fmt: skip
         return
     say(f"{count(len(wanted), 'topic')} of run {asked.known.name}, by {asked.source}", style="dim")
-    servers = config_used.bootstrap_servers
-    if servers is None:
-        servers = asked.known.record.broker if asked.known.record is not None else _NOBODY
+    servers, record = config_used.bootstrap_servers, asked.known.record
+    if servers is None and record is not None and not record.embedded and ":" in record.broker:
+        servers = record.broker
     for topic in wanted:
-        show(_command(topic, servers if ":" in servers else _NOBODY, replication))
+        show(_command(topic, servers or _NOBODY, replication))
 
 
 def _read(

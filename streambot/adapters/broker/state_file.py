@@ -33,6 +33,7 @@ _OURS = (STATE_FILE, LOG_FILE, "server.properties", "log4j2.yaml", "cluster-id")
 _MARKS = (STATE_FILE, "cluster-id")
 _LOCK_LIMIT_S = 120.0
 _LOCK_PAUSE_S = 0.1
+_OUR_PARENT = ".streambot"
 _CHOOSE = "choose another folder with --folder"
 
 
@@ -199,3 +200,5 @@ def remove_if_empty(folder: Path) -> None:
         if {path.name for path in folder.iterdir()} <= {LOCK_FILE}:
             (folder / LOCK_FILE).unlink(missing_ok=True)
             folder.rmdir()
+            if folder.parent.name == _OUR_PARENT:
+                folder.parent.rmdir()
