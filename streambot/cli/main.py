@@ -20,6 +20,10 @@ COMMANDS = {
     "simulate": Entry(
         "streambot.cli.simulate", "Replay bars through engine and agent: fills, P&L and a summary."
     ),
+    "replay": Entry(
+        "streambot.cli.replay",
+        "Control a replay that goes: status, pause, resume, step, speed, seek.",
+    ),
     "tail": Entry(
         "streambot.cli.tail",
         "Follow a stream of a run: ticks, orders, fills, pnl, late, dead-letter.",

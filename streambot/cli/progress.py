@@ -7,20 +7,37 @@ stop, as with Ctrl-C.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from streambot.cli.console import console, on_terminal, say, terminal_width, warn
 from streambot.cli.fill_teller import FillTeller
-from streambot.cli.human import count, duration, few, flow, moment, percent, place, span, speed
+from streambot.cli.human import (
+    count,
+    duration,
+    few,
+    flow,
+    moment,
+    money,
+    percent,
+    place,
+    span,
+    speed,
+)
+from streambot.cli.keyboard import HINT
+from streambot.domain.replay_settings import parse_speed
+from streambot.domain.units import NANOS_PER_SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.live import Live
 
+    from streambot.cli.keyboard import Keyboard
     from streambot.report.progress import Progress, RunPlan
+    from streambot.report.summary import Summary
 
 SECONDS_BETWEEN_LINES = 10.0
 LONG_RUN_S = 600
@@ -35,6 +52,10 @@ class ConsoleObserver:
         stop: asks the run to stop; called when stderr is closed.
         quiet: tell warnings only.
         clock: seconds, monotonic.
+
+    Attributes:
+        plan: of the run that goes, or went last.
+        keys: listened to while a paced run goes; None: nobody listens.
     """
 
     def __init__(
@@ -45,17 +66,20 @@ class ConsoleObserver:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.plan: RunPlan | None = None
+        self.keys: Keyboard | None = None
         self._stop = stop
         self._quiet = quiet
         self._clock = clock
         self._live: Live | None = None
         self._said_at = clock()
+        self._left = TimeLeft()
         self._warned: set[str] = set()
         self._fills = FillTeller(clock)
 
     def planned(self, plan: RunPlan) -> None:
         """Print the banner, and start the bar on a terminal."""
         self.plan = plan
+        self._left = TimeLeft()
         untold = len(self._warned) - MOST_WARNINGS
         if untold > 0:
             with self._reader():
@@ -74,6 +98,8 @@ class ConsoleObserver:
                     transient=True,
                 )
                 self._live.start()
+            if self.keys is not None and plan.wall_ns is not None and self.keys.start():
+                say(HINT, style="dim")
 
     def progressed(self, progress: Progress) -> None:
         """Redraw the bar, or print a line when ten seconds have gone."""
@@ -81,7 +107,8 @@ class ConsoleObserver:
             return
         with self._reader():
             if self._live is not None:
-                self._live.update(_bar(self.plan, progress), refresh=True)
+                left = self._left(self.plan, progress)
+                self._live.update(_bar(self.plan, progress, left), refresh=True)
             elif self._clock() - self._said_at >= SECONDS_BETWEEN_LINES:
                 self._said_at = self._clock()
                 say(
@@ -112,12 +139,25 @@ class ConsoleObserver:
 
     def close(self) -> None:
         """Take the bar away; the summary follows."""
+        if self.keys is not None:
+            self.keys.stop()
         live, self._live = self._live, None
         with self._reader():
             if live is not None:
                 live.stop()
             if self.plan is not None:
                 self._fills.close(self.plan)
+
+    def sought(self, summary: Summary, successor: str) -> None:
+        """A seek has ended the run: say what it came to; another one is about to start."""
+        self.close()
+        zone_name = self.plan.timezone if self.plan is not None else "UTC"
+        self.plan = None
+        if not self._quiet:
+            with self._reader():
+                for line in essentials(summary, zone_name):
+                    say(line)
+                say(f"run {successor} goes on")
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[None]:
@@ -167,7 +207,56 @@ def _how_long(plan: RunPlan) -> list[str]:
     ]
 
 
-def _bar(plan: RunPlan, progress: Progress) -> Any:
+class TimeLeft:
+    """Tells how long a run will take yet; one of them for each run."""
+
+    def __init__(self) -> None:
+        self._done_before: float | None = None
+        self._disturbed = False
+
+    def __call__(self, plan: RunPlan, progress: Progress) -> str:
+        """Time left, once enough has gone by to tell."""
+        asked = progress.speed_asked or plan.speed_asked
+        paused = progress.status != "running"
+        if self._done_before is None:
+            self._done_before = progress.done if plan.resumed_at_barrier is not None else 0.0
+        self._disturbed = self._disturbed or paused or asked != plan.speed_asked
+        if paused or progress.done <= 0.01 or progress.done >= 1 or progress.wall_s < 1:
+            return ""
+        if plan.wall_ns is None:
+            return "" if self._disturbed else _told_left(progress.wall_s * (1 / progress.done - 1))
+        if not self._disturbed:
+            return _told_left(max(plan.wall_ns / 1e9 - progress.wall_s, 0.0))
+        now = parse_speed(asked)
+        if now.is_max or self._done_before >= 1:
+            return ""
+        share = (1 - progress.done) / (1 - self._done_before)
+        return _told_left(
+            plan.wall_ns / 1e9 * share * parse_speed(plan.speed_asked).ratio / now.ratio
+        )
+
+
+def _told_left(seconds: float) -> str:
+    return f"{duration(round(seconds))} left"
+
+
+def essentials(summary: Summary, zone_name: str) -> list[str]:
+    """A run that a seek has ended, in three lines; all of it is in its `summary.json`."""
+    until = "" if summary.event_to is None else f" at {until_text(summary.event_to, zone_name)}"
+    net = "  ".join(money(value, code, signed=True) for code, value in summary.pnl_net.items())
+    return [
+        f"run {summary.run} ended{until} (barrier {summary.barriers:,}), left by a seek",
+        f"  {count(summary.bars, 'bar')}, {count(summary.fills, 'fill')}, net P&L {net}",
+        f"  digest {summary.digest}   files in {place(summary.folder)}",
+    ]
+
+
+def until_text(text: str, zone_name: str) -> str:
+    """`2020-12-15 10:31:00 EST` of an ISO text."""
+    return moment(int(dt.datetime.fromisoformat(text).timestamp()) * NANOS_PER_SECOND, zone_name)
+
+
+def _bar(plan: RunPlan, progress: Progress, left: str) -> Any:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -181,7 +270,7 @@ def _bar(plan: RunPlan, progress: Progress) -> Any:
         ProgressBar(total=1.0, completed=progress.done),
         percent(progress.done),
         _speed(plan, progress),
-        _left(plan, progress),
+        left,
     )
     return Group(line, Text(_state(progress), style="dim", no_wrap=True, overflow="ellipsis"))
 
@@ -191,18 +280,10 @@ def _where(plan: RunPlan, progress: Progress) -> str:
 
 
 def _speed(plan: RunPlan, progress: Progress) -> str:
-    return f"{speed(progress.speed_effective)} (asked {plan.speed_asked})"
-
-
-def _left(plan: RunPlan, progress: Progress) -> str:
-    """Time left, once enough has gone by to tell."""
-    if progress.done <= 0.01 or progress.done >= 1 or progress.wall_s < 1:
-        return ""
-    if plan.wall_ns is not None:
-        left = max(plan.wall_ns / 1e9 - progress.wall_s, 0.0)
-    else:
-        left = progress.wall_s * (1 / progress.done - 1)
-    return f"{duration(round(left))} left"
+    asked = f"(asked {progress.speed_asked or plan.speed_asked})"
+    if progress.status == "paused":
+        return f"PAUSED {asked}"
+    return f"{speed(progress.speed_effective)} {asked}"
 
 
 def _state(progress: Progress) -> str:

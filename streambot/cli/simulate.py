@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from streambot.cli.console import say, show, terminal_width, write_line
+from streambot.cli.console import on_terminal, say, show, terminal_width, write_line
 from streambot.cli.groups import AsJson, single
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.whole_lines import WholeLines
 from streambot.domain.errors import StreambotError, UsageError
 
 if TYPE_CHECKING:
+    from streambot.cli.progress import ConsoleObserver
     from streambot.domain.config import Resolved
     from streambot.report.summary import Summary
+    from streambot.streams.control import Acknowledgement
+    from streambot.wiring.controlling import ReplayControls
 
 _WHAT, _PACE, _WHO, _WHERE = "What is replayed", "How fast", "Who trades", "Where it runs"
 Text = str | None
@@ -189,6 +192,7 @@ def simulate(
 ) -> None:  # fmt: skip
     """Replay bars as ticks through Kafka, fill an agent's orders, and sum up.
 
+    On a terminal the keys control a paced run (? shows them); elsewhere `streambot replay` does.
     Ctrl-C stops at the close of a bar and sums up; a second one aborts. Exit codes: 0 done, 2 usage,
     3 configuration, 4 data or strategy, 5 broker, 130 interrupted.
     """
@@ -204,7 +208,7 @@ def simulate(
     if resume is not None:
         _check_resume(flags)
     settings = read_settings(flags, config)
-    ended = asyncio.run(_simulate(settings, resume, quiet=quiet))
+    ended = asyncio.run(_simulate(settings, resume, quiet=quiet, as_json=as_json))
     _tell(ended, as_json=as_json)
     if ended.stopped_by in _EXIT_CODES:
         raise typer.Exit(_EXIT_CODES[ended.stopped_by])
@@ -249,7 +253,9 @@ class _Ended(NamedTuple):
     stopped_by: str | None
 
 
-async def _simulate(settings: Resolved, resume: str | None, *, quiet: bool) -> _Ended:
+async def _simulate(
+    settings: Resolved, resume: str | None, *, quiet: bool, as_json: bool
+) -> _Ended:
     from streambot.cli.progress import ConsoleObserver
     from streambot.wiring import StopRequest, run_simulation
 
@@ -265,10 +271,13 @@ async def _simulate(settings: Resolved, resume: str | None, *, quiet: bool) -> _
         _say_compiling()
     stop = TellingStop()
     observer = ConsoleObserver(stop.request, quiet=quiet)
+    controls = _controls(observer, as_json=as_json)
     try:
         # What a strategy prints is narration: stdout is for the summary.
         with contextlib.redirect_stdout(WholeLines(sys.stderr)):
-            summary = await run_simulation(settings, observer=observer, resume=resume, stop=stop)
+            summary = await run_simulation(
+                settings, observer=observer, resume=resume, stop=stop, controls=controls
+            )
     except (KeyboardInterrupt, asyncio.CancelledError):
         if observer.plan is not None:
             observer.say(f"aborted; next: streambot simulate --resume {observer.plan.run}")
@@ -281,6 +290,29 @@ async def _simulate(settings: Resolved, resume: str | None, *, quiet: bool) -> _
         observer.close()
     zone_name = observer.plan.timezone if observer.plan is not None else "UTC"
     return _Ended(summary, zone_name, stop.reason)
+
+
+def _controls(observer: ConsoleObserver, *, as_json: bool) -> ReplayControls:
+    """What the keys work on; and what is told of a run that a seek has ended."""
+    from streambot.cli.keyboard import Keyboard
+    from streambot.cli.replay_words import told
+    from streambot.wiring.controlling import ReplayControls
+
+    def sought(summary: Summary, successor: str) -> None:
+        observer.sought(summary, successor)
+        if as_json:
+            import msgspec
+
+            write_line(msgspec.json.encode(summary))
+
+    def acknowledged(said: Acknowledgement) -> None:
+        if observer.plan is not None:
+            observer.say(told(said, observer.plan.timezone, observer.plan.run))
+
+    controls = ReplayControls(sought)
+    on_screen = on_terminal(stderr=True)  # the bar shows what becomes of a key
+    observer.keys = Keyboard(controls, observer.say, told=None if on_screen else acknowledged)
+    return controls
 
 
 def _say_resume(error: StreambotError, run: str) -> None:
