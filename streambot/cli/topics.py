@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -13,24 +12,21 @@ import typer
 from streambot.cli.console import emit, say, show, terminal_width
 from streambot.cli.groups import AsJson, several
 from streambot.cli.human import count, duration, place, table
-from streambot.cli.settings import ConfigFile, RunsDir, read_settings
+from streambot.cli.run_topics import Asked, declared_topics, read_asked
+from streambot.cli.settings import ConfigFile, RunsDir
 from streambot.cli.topic_list import ls
 from streambot.cli.which_broker import (
     BrokerPlace,
-    KnownRun,
     find_broker,
-    find_known,
     open_broker,
 )
-from streambot.domain.errors import ConfigError, TopicError, UsageError
+from streambot.domain.errors import TopicError, UsageError
 from streambot.domain.suggest import did_you_mean
-from streambot.domain.topic_plan import Difference, TopicPlan, What, declare
-from streambot.domain.topics import TOPICS_FILE, find_topics
+from streambot.domain.topic_plan import Difference, TopicPlan, What
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from streambot.domain.config import Resolved
     from streambot.domain.topic_plan import DeclaredTopic
     from streambot.wiring.topic_care import Applied
 
@@ -63,26 +59,6 @@ Replication = Annotated[
 ]
 
 
-class _Asked(NamedTuple):
-    """What the flags say."""
-
-    settings: Resolved
-    known: KnownRun
-    topics: Mapping[str, str]
-    source: str
-
-    def declared(self, partitions: int) -> tuple[DeclaredTopic, ...]:
-        """The run's topics, with so many partitions where a stream has the run's."""
-        templates = find_topics(None, Path.cwd())
-        try:
-            return declare(templates, self.topics, partitions)
-        except KeyError as error:
-            raise ConfigError(
-                f"declares no stream `{error.args[0]}`, and run {self.known.name} has one",
-                where=self.source,
-            ) from error
-
-
 def plan(
     run: Run = None,
     bootstrap_servers: Servers = None,
@@ -97,15 +73,14 @@ def plan(
     Exit code 6: they differ. Nothing is changed. A finite retention on a stream of market time is destructive: Kafka counts it
     from market time, and deletes historical records at once.
     """
-    asked = _read(run, bootstrap_servers, partitions, namespace, config, runs_dir)
+    asked = read_asked(run, bootstrap_servers, partitions, namespace, config, runs_dir)
 
     async def look() -> tuple[BrokerPlace, TopicPlan]:
         from streambot.wiring.topic_care import plan_topics
 
         broker = await find_broker(asked.settings, asked.known)
         async with open_broker(broker, asked.settings.config.kafka) as log:
-            wanted = _declared(asked, await log.streams())
-            return broker, await plan_topics(log, wanted)
+            return broker, await plan_topics(log, await declared_topics(asked, log))
 
     broker, found = asyncio.run(look())
     if as_json:
@@ -132,7 +107,7 @@ def apply(
 
     Partitions are never changed: where a count differs nothing is done at all, and the exit code is 6.
     """
-    asked = _read(run, bootstrap_servers, partitions, namespace, config, runs_dir)
+    asked = read_asked(run, bootstrap_servers, partitions, namespace, config, runs_dir)
 
     async def mend() -> tuple[BrokerPlace, Applied]:
         from streambot.wiring.topic_care import apply_topics
@@ -141,8 +116,7 @@ def apply(
         if not as_json:
             _say_where(asked, broker)
         async with open_broker(broker, asked.settings.config.kafka, replication) as log:
-            wanted = _declared(asked, await log.streams())
-            return broker, await apply_topics(log, wanted)
+            return broker, await apply_topics(log, await declared_topics(asked, log))
 
     broker, applied = asyncio.run(mend())
     if as_json:
@@ -177,9 +151,9 @@ def export(
     """
     if form not in FORMATS:
         raise UsageError(f"no format `{form}`", where="--format", hint=did_you_mean(form, FORMATS))
-    asked = _read(run, bootstrap_servers, partitions, namespace, config, runs_dir)
+    asked = read_asked(run, bootstrap_servers, partitions, namespace, config, runs_dir)
     config_used = asked.settings.config
-    wanted = _declared(asked, {})
+    wanted = asyncio.run(declared_topics(asked, None))
     if as_json or form == "json":
         for topic in wanted:
             emit(
@@ -195,62 +169,7 @@ def export(
         show(_command(topic, servers or _NOBODY, replication))
 
 
-def _read(
-    run: str | None,
-    servers: str | None,
-    partitions: str | None,
-    namespace: str | None,
-    config: str | None,
-    runs_dir: str | None,
-) -> _Asked:
-    """Settings, the run, and the names of its topics."""
-    flags = {
-        "run": run, "bootstrap_servers": servers, "partitions": partitions, "namespace": namespace,
-        "runs_dir": runs_dir,
-    }  # fmt: skip
-    settings = read_settings(flags, config)
-    known = find_known(settings)
-    local = (Path.cwd() / TOPICS_FILE).exists()
-    source = TOPICS_FILE if local else f"the bundled {TOPICS_FILE}"
-    if known.record is None:
-        try:
-            names = {
-                stream: template.topic(settings.config.namespace, known.name)
-                for stream, template in find_topics(None, Path.cwd()).items()
-            }
-        except ValueError as error:
-            raise UsageError(str(error), where="--run", hint="choose a shorter name") from error
-        return _Asked(settings, known, names, source)
-    if partitions is not None and settings.config.partitions != known.partitions:
-        raise UsageError(
-            f"run {known.name} has {known.partitions} partitions, and keeps them",
-            where="--partitions",
-            hint="leave it out",
-        )
-    first = next(iter(known.record.topics.values()), "")
-    if namespace is not None and not first.startswith(f"{namespace}."):
-        raise UsageError(
-            f"run {known.name} has other topics, such as {first}", where="--namespace",
-            hint="leave it out",
-        )  # fmt: skip
-    return _Asked(settings, known, known.record.topics, source)
-
-
-def _declared(asked: _Asked, there: Mapping[str, int]) -> tuple[DeclaredTopic, ...]:
-    """The declared topics; partitions that nobody has said are those of the ticks `there`."""
-    settings, known = asked.settings, asked.known
-    if known.partitions is not None:
-        return asked.declared(known.partitions)
-    given = settings.config.partitions
-    if settings.origins["partitions"] == "default":
-        found = there.get(asked.topics.get("ticks", ""))
-        where = "as many as its ticks have" if found else "the default; --partitions says another"
-        given = found or given
-        say(f"run {known.name} was not started here: {count(given, 'partition')}, {where}")
-    return asked.declared(given)
-
-
-def _say_where(asked: _Asked, broker: BrokerPlace) -> None:
+def _say_where(asked: Asked, broker: BrokerPlace) -> None:
     say(
         f"run {asked.known.name} at {broker.servers} (by {place(broker.source)}), "
         f"declared by {asked.source}",
@@ -289,7 +208,7 @@ def _value(name: str, text: str) -> str:
     return text
 
 
-def _differs(asked: _Asked, found: TopicPlan) -> TopicError:
+def _differs(asked: Asked, found: TopicPlan) -> TopicError:
     number = count(len(found.differences), "difference")
     lossy = sum(one.destructive for one in found.differences)
     lost = f", {lossy} of them destructive" if lossy else ""
@@ -306,7 +225,7 @@ def _differs(asked: _Asked, found: TopicPlan) -> TopicError:
 
 
 def _emit_plan(
-    schema: str, asked: _Asked, broker: BrokerPlace, found: TopicPlan, **fields: object
+    schema: str, asked: Asked, broker: BrokerPlace, found: TopicPlan, **fields: object
 ) -> None:
     emit(
         schema,

@@ -98,7 +98,7 @@ def until(holds: Callable[[], bool], limit_s: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def test_a_day_with_a_broker(person: Person) -> None:
+def test_a_day_with_a_broker(person: Person, kafka_home: Path) -> None:
     started = person.types("broker", "start")
     assert started.code == 0, started.err
     address = started.out.strip()
@@ -115,6 +115,12 @@ def test_a_day_with_a_broker(person: Person) -> None:
     )
     assert done.code == 0, done.err
     assert person.types("topics", "plan", "--run", "day").code == 0, "a run makes them as declared"
+
+    (person.folder / "elsewhere").mkdir()
+    colleague = Person(person.folder / "elsewhere", kafka_home)
+    seen = colleague.types("topics", "plan", "--run", "day", "--bootstrap-servers", address)
+    assert seen.code == 0, seen.err
+    assert "by its log: 2 partitions" in seen.err
 
     fills = "streambot.day.fills"
     replace_settings(address, fills, {"retention.ms": "604800000"})

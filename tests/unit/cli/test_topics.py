@@ -123,7 +123,7 @@ def test_a_finite_retention_in_topics_yaml_is_refused_at_its_line(
         (("plan",), 5, "went with its embedded broker"),
         (("plan", "--run", "on"), 2, "did you mean `one`"),
         (("plan", "--run", "a/b"), 2, "is no name"),
-        (("plan", "--run", "one", "--partitions", "3"), 2, "has 1 partitions, and keeps them"),
+        (("plan", "--run", "one", "--partitions", "3"), 2, "has 1 partition, and keeps them"),
         (("plan", "--run", "one", "--namespace", "x"), 2, "has other topics"),
         (("plan", "--partitions", "many"), 2, "--partitions"),
         (("apply", "--bootstrap-servers", "127.0.0.1"), 2, "no broker address"),
