@@ -19,7 +19,7 @@ import asyncio
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,40 @@ class Processed(NamedTuple):
     closed: int
     recorded: dict[str, bytes]
     equity: npt.NDArray[np.int64] | None
+
+
+class TaskRunner(Protocol):
+    """The engine task of one partition, whatever log it works on."""
+
+    @property
+    def core(self) -> TaskCore:
+        """The state machine. Look at it only while the runner does not run."""
+
+    @property
+    def status(self) -> list[SlotStatus]:
+        """How the slots stood a moment ago; exact once the runner has ended."""
+
+    @property
+    def duplicates(self) -> int:
+        """Frames that had been seen before, and were dropped."""
+
+    @property
+    def dead_letters(self) -> int:
+        """Records that could not be read."""
+
+    @property
+    def barriers(self) -> int:
+        """Barriers closed so far."""
+
+    @property
+    def watermark(self) -> int | None:
+        """Event time up to which the task has seen everything, UTC ns; None at the start."""
+
+    def stop(self) -> None:
+        """End at the next closed barrier."""
+
+    async def run(self) -> bool:
+        """Work until END (True) or a stop (False); everything is safe when this returns."""
 
 
 def processed_of(step: Step, partition: int, records: list[OutputRecord]) -> Processed | None:
@@ -175,7 +209,7 @@ class EngineRunner:
         self._duplicates_before = duplicates
         self._stored: deque[asyncio.Future[int]] = deque()
         self._next_snapshot = time.monotonic_ns() + SNAPSHOT_EVERY_NS
-        self.dead_letters = dead_letters
+        self._dead_letters = dead_letters
 
     @property
     def core(self) -> TaskCore:
@@ -191,6 +225,11 @@ class EngineRunner:
     def duplicates(self) -> int:
         """Frames that had been seen before, and were dropped."""
         return self._duplicates_before + self._worker.repeats
+
+    @property
+    def dead_letters(self) -> int:
+        """Records that could not be read."""
+        return self._dead_letters
 
     @property
     def barriers(self) -> int:
@@ -247,7 +286,7 @@ class EngineRunner:
                 raise failure
 
     async def _write(self, step: Step) -> None:
-        self.dead_letters += step.dead is not None
+        self._dead_letters += step.dead is not None
         records = outputs_of(step)
         for record in records:
             await self._record(record)
@@ -290,7 +329,7 @@ class EngineRunner:
             orders_offset=taken.orders_offset,
             lines=self._files.lines_of(self._who.partition),
             duplicates=self._duplicates_before + taken.repeats,
-            dead_letters=self.dead_letters,
+            dead_letters=self._dead_letters,
             ended=taken.ended,
         )
         while self._stored:

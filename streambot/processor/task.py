@@ -341,6 +341,11 @@ class TaskCore:
         return self._output(-1, answered=False)
 
     @property
+    def started(self) -> bool:
+        """True behind the first closed barrier."""
+        return self._last_close != NONE
+
+    @property
     def resumable(self) -> bool:
         """False where a strategy cannot tell its state: such a run is resumed from its start."""
         return all(player is None or player.resumable for player in self._players)

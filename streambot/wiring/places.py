@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from streambot.domain.config import BrokerChoice
 from streambot.domain.errors import BrokerError, ConfigError, TopicError
 from streambot.domain.topics import TimeKind, find_topics
+from streambot.processor.outputs import ACCEPTED
 from streambot.streams.memory import MemoryLog
 from streambot.streams.ports import Log, StreamSpec
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from streambot.domain.config import SimulationConfig
+    from streambot.domain.config import KafkaSecurity, SimulationConfig
     from streambot.domain.topics import TopicTemplate
     from streambot.processor.manifest import RunManifest
     from streambot.wiring.preparation import Prepared
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 EMBEDDED_LIMIT = 1 << 30
 IN_PROCESS = "in-process"
 STREAMS = ("ticks", "orders", "fills", "pnl", "late", "dead-letter")
+"""Of every run."""
+SHARED_STREAMS = ("control", "status", "runs", "portfolio", "alerts")
+"""Where other processes can read and write."""
+STATE = "state"
+"""Where transactions keep it together with the outputs; elsewhere it is in the run's folder."""
+ALL_STREAMS = (*STREAMS, ACCEPTED, *SHARED_STREAMS, STATE)
 _MARK_BYTES = 320
 _FRAME_OVERHEAD = 1.1
 
@@ -40,6 +47,7 @@ class Place(NamedTuple):
         embedded: the broker lives and dies with this process.
         lasting: streams survive this process, so a resumed run goes on behind what they hold.
         readable: other processes can read the streams.
+        transactional: outputs, state and positions become visible together.
         delivery: the guarantee, in words.
     """
 
@@ -48,6 +56,7 @@ class Place(NamedTuple):
     embedded: bool
     lasting: bool
     readable: bool
+    transactional: bool
     delivery: str
 
     @property
@@ -113,7 +122,7 @@ async def open_place(
         log = MemoryLog()
         try:
             yield Place(
-                log, IN_PROCESS, True, False, False,
+                log, IN_PROCESS, True, False, False, False,
                 "exactly once: in this process, and in the files of the run through --resume",
             )  # fmt: skip
         finally:
@@ -125,12 +134,8 @@ async def open_place(
 
     if kind is None:
         assert config.bootstrap_servers is not None  # noqa: S101  # `choose` has seen it
-        async with await KafkaLog.open(config.bootstrap_servers, security=config.kafka) as kafka:
-            yield Place(
-                kafka, config.bootstrap_servers, False, True, True,
-                "exactly once in the files of the run; on Kafka idempotent producers, "
-                "and repeats after a crash are dropped by frame_seq",
-            )  # fmt: skip
+        async with open_lasting(config.bootstrap_servers, config.kafka) as place:
+            yield place
         return
     broker = EmbeddedBroker(log=folder / "broker.log")
     broker.on_failure(on_failure)
@@ -139,21 +144,44 @@ async def open_place(
         broker.on_failure(kafka.fail)
         async with kafka:
             yield Place(
-                kafka, broker.address, True, False, True,
+                kafka, broker.address, True, False, True, False,
                 "exactly once while this process lives, and in the files of the run through "
                 "--resume; the embedded broker keeps everything in memory",
             )  # fmt: skip
 
 
+@asynccontextmanager
+async def open_lasting(servers: str, security: KafkaSecurity) -> AsyncIterator[Place]:
+    """The log at `servers`, which was there before this process and stays behind it.
+
+    Raises:
+        BrokerError: nobody answers.
+    """
+    from streambot.adapters.kafka import EMBEDDED, KafkaLog, detect_profile
+
+    profile = await detect_profile(servers, security)
+    async with await KafkaLog.open(servers, profile=profile, security=security) as kafka:
+        embedded = profile is EMBEDDED
+        yield Place(
+            kafka, servers, False, True, True, not embedded,
+            (
+                "exactly once in the files of the run; this broker keeps everything in memory, has "
+                "no transactions, and repeats after a crash are dropped by number"
+            )
+            if embedded
+            else "exactly once: outputs, state and positions in one transaction",
+        )  # fmt: skip
+
+
 def topic_names(config: SimulationConfig, run: str, cwd: Path) -> dict[str, str]:
-    """Full topic name of every stream that a simulation writes.
+    """Full topic name of every stream that a run may have.
 
     Raises:
         ConfigError: `topics.yaml` is wrong, lacks a stream, or a name gets too long.
     """
     templates = _templates(cwd)
     try:
-        return {stream: templates[stream].topic(config.namespace, run) for stream in STREAMS}
+        return {stream: templates[stream].topic(config.namespace, run) for stream in ALL_STREAMS}
     except ValueError as error:
         raise ConfigError(str(error), where="--run", hint="choose a shorter name") from error
 
@@ -167,7 +195,7 @@ async def create_streams(
         TopicError: one exists with other partitions, or holds records of an earlier run.
     """
     templates = _templates(cwd)
-    names = topic_names(config, manifest.run, cwd)
+    names = topics_in(place, config, manifest, cwd)
     made = await place.log.create(
         [
             StreamSpec(
@@ -190,12 +218,34 @@ async def create_streams(
             )
 
 
+def topics_in(
+    place: Place, config: SimulationConfig, manifest: RunManifest, cwd: Path
+) -> dict[str, str]:
+    """Full topic name of every stream that a run has in that place.
+
+    Raises:
+        ConfigError: see `topic_names`.
+    """
+    streams = {
+        *STREAMS,
+        *((ACCEPTED,) if manifest.free_run else ()),
+        *(SHARED_STREAMS if place.readable else ()),
+        *((STATE,) if place.transactional else ()),
+    }
+    names = topic_names(config, manifest.run, cwd)
+    return {stream: topic for stream, topic in names.items() if stream in streams}
+
+
 def _templates(cwd: Path) -> dict[str, TopicTemplate]:
     templates = find_topics(None, cwd)
-    for stream in STREAMS:
+    for stream in ALL_STREAMS:
         template = templates.get(stream)
         if template is None:
             raise ConfigError(f"declares no stream `{stream}`", where="topics.yaml")
+        if stream in SHARED_STREAMS:
+            if template.per_run or template.partitions != 1:
+                raise ConfigError("needs `partitions: 1`", where=f"topics.yaml:{stream}")
+            continue
         if not template.per_run or template.time is not TimeKind.EVENT:
             raise ConfigError(
                 "needs `partitions: run` and `time: event`: streams of a run are split alike",

@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from streambot.domain.errors import DataError, DecodeError
-from streambot.processor.outputs import DEAD_LETTER, OUTPUTS
+from streambot.processor.outputs import ACCEPTED, DEAD_LETTER, OUTPUTS
 from streambot.processor.snapshot import TaskSnapshot, load_snapshot
+from streambot.processor.state_log import restore_state
 from streambot.processor.stream_files import cut_back, file_of
 from streambot.processor.task import TaskCore
 from streambot.replay.framing import Position
+from streambot.replay.resumption import resume_point
 from streambot.streams.frame import decode_frame
 from streambot.streams.ports import Start, TopicPartition
+from streambot.streams.reading import read_last
 from streambot.streams.sequence import ChainState, SequenceGuard
+from streambot.wiring.tasks import make_core
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from streambot.wiring.preparation import Prepared
 
 FILES = (*OUTPUTS, DEAD_LETTER)
+"""Streams that every run keeps as files."""
+_NO_LIMIT = 1 << 62
 _SCAN_RECORDS = 64
 _SCAN_TIMEOUT_S = 30.0
 
@@ -99,6 +105,11 @@ def new_starts(prepared: Prepared, manifest: RunManifest) -> list[PartitionStart
     return starts
 
 
+def files_of(manifest: RunManifest) -> tuple[str, ...]:
+    """Streams that a run keeps as files."""
+    return (*FILES, ACCEPTED) if manifest.free_run else FILES
+
+
 def load_snapshots(folder: Path, manifest: RunManifest) -> list[TaskSnapshot | None]:
     """The last snapshot of each partition.
 
@@ -118,7 +129,7 @@ def cut_files(
     """
     owner = line_partition(manifest)
     lines: dict[str, list[int]] = {}
-    for stream in FILES:
+    for stream in files_of(manifest):
         keep = [0 if s is None else s.lines.get(stream, 0) for s in snapshots]
         try:
             lines[stream] = cut_back(folder, stream, keep, owner)
@@ -133,6 +144,42 @@ def cut_files(
                 hint="the file was altered: start the run again",
             )
     return lines
+
+
+def whole_lines(folder: Path, manifest: RunManifest) -> dict[str, list[int]]:
+    """Cut what a kill left half written off the streams' files; returns the lines that stay.
+
+    Raises:
+        DataError: a line of nobody's.
+    """
+    owner = line_partition(manifest)
+    all_of_them = [_NO_LIMIT] * manifest.partitions
+    try:
+        return {s: cut_back(folder, s, all_of_them, owner) for s in files_of(manifest)}
+    except (msgspec.MsgspecError, KeyError, IndexError) as cause:
+        raise DataError(f"a line is not of this run: {cause}", where=str(folder)) from cause
+
+
+async def starts_on_log(
+    prepared: Prepared, manifest: RunManifest, log: Log, topics: Mapping[str, str]
+) -> list[PartitionStart]:
+    """The partitions of a run whose state is on its log: where the replay goes on.
+
+    The cores are for those who ask how far the run was; every task restores its own. Call it once
+    the replay's predecessor is fenced.
+    """
+    starts = []
+    for partition in range(manifest.partitions):
+        last = await read_last(log, topics["ticks"], partition)
+        point = resume_point(last, manifest.run_id, partition, len(manifest.instruments))
+        task = await restore_state(log, topics["state"], partition)
+        state = None if task is None else task.core
+        core = make_core(manifest, partition, prepared.context, prepared.agent, state)
+        reader = ChainState.start(manifest.run_id, partition) if task is None else task.chain
+        starts.append(
+            PartitionStart(core, reader, 0, point.writer, point.position, {}, replayed=point.ended)
+        )
+    return starts
 
 
 async def resumed_starts(
@@ -164,7 +211,7 @@ def _restored(
     prepared: Prepared, manifest: RunManifest, partition: int, snapshot: TaskSnapshot | None
 ) -> PartitionStart:
     fresh = ChainState.start(manifest.run_id, partition)
-    if snapshot is None:
+    if snapshot is None or snapshot.core is None:
         core = TaskCore(manifest, partition, prepared.context, prepared.agent)
         return PartitionStart(core, fresh, "beginning", fresh, Position(), {})
     core = TaskCore.restore(manifest, partition, prepared.context, prepared.agent, snapshot.core)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streambot.processor.intake import Intake
-    from streambot.processor.runner import EngineRunner
+    from streambot.processor.runner import TaskRunner
     from streambot.processor.stream_files import StreamFiles
     from streambot.replay.backlog import Backlog
     from streambot.replay.service import ReplayService
@@ -35,7 +35,7 @@ async def supervise(
     run: OpenRun,
     service: ReplayService,
     intakes: list[Intake],
-    runners: list[EngineRunner],
+    runners: list[TaskRunner],
     starts: list[PartitionStart],
     files: StreamFiles,
     backlog: Backlog,
@@ -83,7 +83,7 @@ async def _stop_when_asked(stop: StopRequest, service: ReplayService) -> None:
     service.stop()
 
 
-async def _tell_now_and_then(observer: Observer, watch: Watch, runners: list[EngineRunner]) -> None:
+async def _tell_now_and_then(observer: Observer, watch: Watch, runners: list[TaskRunner]) -> None:
     while True:
         await asyncio.sleep(PROGRESS_S)
         observer.progressed(watch.progress(runners))

@@ -12,7 +12,7 @@ from streambot.adapters.kafka import KafkaLog
 from streambot.domain.errors import BrokerError, TopicError
 from streambot.processor.folder import read_record
 from streambot.streams.frame import FrameKind, decode_frame
-from streambot.streams.ports import TopicPartition
+from streambot.streams.reading import read_to_end
 from streambot.streams.sequence import SequenceGuard
 from streambot.wiring import run_simulation
 from tests.integration.simulate.bars import CHILD, run, settings, write_bars
@@ -40,13 +40,11 @@ async def child(folder: Path, kill_after: int, resume: str, *flags: str) -> subp
 
 
 async def values(log: KafkaLog, stream: str, partition: int) -> list:
-    source = await log.source({TopicPartition(stream, partition): "beginning"})
-    end = (await log.end_offsets(stream))[partition]
-    found = []
-    while len(found) < end:
-        found += await source.read()
-    await source.close()
-    return found
+    return [
+        record
+        async for batch in read_to_end(log, stream, {partition: "beginning"})
+        for record in batch
+    ]
 
 
 async def test_runs_and_killed_runs_on_apache_kafka(folder, kafka_home, tmp_path):

@@ -7,8 +7,9 @@ from streambot.domain.config import BrokerChoice, SimulationConfig
 from streambot.domain.errors import ConfigError, TopicError
 from streambot.streams.memory import MemoryLog
 from streambot.wiring.places import (
+    ALL_STREAMS,
     EMBEDDED_LIMIT,
-    STREAMS,
+    SHARED_STREAMS,
     Place,
     choose,
     create_streams,
@@ -42,7 +43,7 @@ def test_kafka_takes_any_size():
 def test_topics_are_named_by_namespace_run_and_stream(tmp_path):
     names = topic_names(SimulationConfig(namespace="sb"), "mine", tmp_path)
     assert names["fills"] == "sb.mine.fills"
-    assert set(names) == set(STREAMS)
+    assert set(names) == set(ALL_STREAMS)
     with pytest.raises(ConfigError):
         topic_names(SimulationConfig(namespace="n" * 240), "mine", tmp_path)
 
@@ -50,13 +51,15 @@ def test_topics_are_named_by_namespace_run_and_stream(tmp_path):
 @pytest.mark.parametrize("broken", ["partitions: 3", "time: wall"])
 def test_topics_that_would_tear_a_run_apart_are_refused(tmp_path, broken):
     text = "topics:\n"
-    for stream in STREAMS:
+    for stream in ALL_STREAMS:
         lines = {"partitions": "partitions: run", "time": "time: event"}
         if stream == "fills":
             lines[broken.partition(":")[0]] = broken
         settings = ", ".join(
             ["value: ndjson", "writer: engine", "retention: forever", *lines.values()]
         )
+        if stream in SHARED_STREAMS:
+            lines = {"partitions": "partitions: 1", "time": "time: event"}
         text += f"  {stream}: {{{settings}}}\n"
     (tmp_path / "topics.yaml").write_text(text)
     with pytest.raises(ConfigError, match="split alike"):
@@ -67,7 +70,7 @@ async def test_topics_with_records_of_an_earlier_run_are_not_mixed(tmp_path):
     manifest = Market().manifest(run="mine")
     config = SimulationConfig()
     log = MemoryLog()
-    place = Place(log, "x", False, True, True, "")
+    place = Place(log, "x", False, True, True, False, "")
     await create_streams(place, config, manifest, tmp_path, resumed=False)
     await create_streams(place, config, manifest, tmp_path, resumed=False)
     sink = await log.sink()

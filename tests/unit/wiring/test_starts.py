@@ -54,7 +54,7 @@ class Lasting:
     async def process(self, *, resumed: bool, crash_after: int | None, speed: int = 30_000) -> bool:
         """One process: runs until END, or is gone after so many processed frames."""
         m = self.manifest
-        place = Place(self.log, "here", False, True, True, "")
+        place = Place(self.log, "here", False, True, True, False, "")
         snapshots = load_snapshots(self.folder, m) if resumed else None
         lines = cut_files(self.folder, m, snapshots) if resumed else None
         files = StreamFiles(self.folder, FILES, m.partitions, lines=lines)
