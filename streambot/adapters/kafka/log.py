@@ -87,6 +87,10 @@ class KafkaLog:
         """
         self._connection.fail(failure)
 
+    def check(self) -> None:
+        """Raise `BrokerError` where the broker is lost, or the log closed. Asks nobody."""
+        self._connection.check()
+
     async def create(self, streams: Sequence[StreamSpec]) -> list[str]:
         """See `Log.create`."""
         return await self._topics.create(streams)

@@ -42,6 +42,15 @@ _KNOWN = (
     "Attempt to fetch offsets for partition %s failed due to: %s",
     "Received unknown topic or partition error in ListOffset request for partition %s.",
     "Sending username and password in the clear",
+    # Groups: whoever is in one joins it again, and repeats are dropped.
+    "Group Coordinator Request failed: %s",
+    "Error sending %s to node %s [%s] -- marking coordinator dead",
+    "Marking the coordinator dead (node %s)for group %s.",
+    "LeaveGroup request failed: %s",
+    "Heartbeat session expired - marking coordinator dead",
+    "Heartbeat send request failed: %s. Will retry.",
+    "Heartbeat failed",
+    "User provided listener %s",
 )
 
 
