@@ -20,10 +20,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from streambot.domain.errors import BrokerError, FencedError, StreamError
+from streambot.domain.errors import BrokerError, DataError, FencedError, StreamError
 from streambot.processor.core_state import CoreState
 from streambot.processor.intake import Pair
-from streambot.processor.outputs import DEAD_LETTER, WRITTEN, OutputRecord, outputs_of
+from streambot.processor.outputs import DEAD_LETTER, WRITTEN, OutputRecord, outputs_of, series_of
 from streambot.processor.outside import Orders, OutsideState
 from streambot.processor.runner import (
     READ_RECORDS,
@@ -276,9 +276,13 @@ class ExactlyOnceRunner:
         sources: list[Source] = []
         try:
             self._reached("fenced")
-            restored = await restore_state(log, plan.topics["state"], partition)
-            self._reached("restored")
-            written = await self._tail(restored)
+            try:
+                restored = await restore_state(log, plan.topics["state"], partition)
+                self._reached("restored")
+                written = await self._tail(restored)
+            except (DataError, StreamError):
+                await self._check_owner(transactions)
+                raise
             self._reached("tail-read")
             core = plan.make_core(None if restored is None else restored.core)
             await self._on_opened(core, restored)
@@ -327,7 +331,9 @@ class ExactlyOnceRunner:
         return await self._log.source({TopicPartition(topic, partition): start})
 
     async def _tail(self, restored: TaskSnapshot | None) -> dict[str, int]:
-        """Numbers of the last output records, which must be those that the state knows.
+        """Numbers of the last output records by series, which must be those that the state knows.
+
+        Of dead letters only the last one is looked at, whichever stream it came from.
 
         Raises:
             StreamError: they are not: somebody else wrote, or something was written outside a
@@ -343,19 +349,30 @@ class ExactlyOnceRunner:
         for stream, last in zip(streams, lasts, strict=True):
             if last is not None:
                 name = "offset" if stream == DEAD_LETTER else "frame_seq"
-                found[stream] = int(dict(last.headers)[name])
+                found[series_of(stream, last.headers)] = int(dict(last.headers)[name])
         known = {} if restored is None else restored.written
+        agree = {s.split()[0] for s in known} == {s.split()[0] for s in found}
         place = TopicPartition(plan.topics["ticks"], partition)
         committed = await self._log.committed(plan.group, [place])
         at = None if restored is None or restored.core is None else restored.offset
-        if found != known or (at is not None and committed.get(place) != at):
+        agree = agree and all(known.get(series) == number for series, number in found.items())
+        if not agree or (at is not None and committed.get(place) != at):
             raise StreamError(
                 f"outputs end at {found} and the group at {committed.get(place)}, "
                 f"but the state says {known} and {at}",
                 where=plan.owner,
                 hint="somebody else wrote to the topics of the run: start it again",
             )
-        return found
+        return dict(known)
+
+    async def _check_owner(self, transactions: Transactions) -> None:
+        """Raise `FencedError` where a successor wrote while this one read: then nothing is wrong.
+
+        Only a request of a transaction tells; it is never committed.
+        """
+        place = TopicPartition(self._plan.topics["ticks"], self._plan.who.partition)
+        await transactions.begin()
+        await transactions.offsets(self._plan.group, {place: 0})
 
     def _writes(self, stream: str) -> bool:
         """False for the orders of agents outside, which are theirs."""
@@ -364,10 +381,18 @@ class ExactlyOnceRunner:
     async def _check_overtaken(self, fenced: FencedError) -> None:
         """Raise `fenced` where a successor is there; a transaction that timed out has none."""
         mine = self._open.opens if self._open is not None else 0
-        task = await read_task(self._log, self._plan.topics["state"], self._plan.who.partition)
-        self._failures += 1
-        if (task is not None and task.opens > mine) or self._failures > MOST_REOPENS:
-            raise fenced
+        while True:
+            self._failures += 1
+            if self._failures > MOST_REOPENS:
+                raise fenced
+            try:
+                task = await read_task(self._log, self._plan.topics["state"], self.partition)
+            except BrokerError:  # not to know is no reason to fence a successor
+                await asyncio.sleep(_REOPEN_PAUSE_S * self._failures)
+                continue
+            if task is not None and task.opens > mine:
+                raise fenced
+            return
 
     async def _work(self, opened: _Open) -> bool:
         worker = opened.worker
@@ -428,8 +453,8 @@ class ExactlyOnceRunner:
         frames: list[Processed] = []
         new: list[OutputRecord] = []
         for step in steps:
-            records = [r for r in outputs_of(step) if r.number > opened.written.get(r.stream, -1)]
-            opened.written |= {record.stream: record.number for record in records}
+            records = [r for r in outputs_of(step) if r.number > opened.written.get(r.series, -1)]
+            opened.written |= {record.series: record.number for record in records}
             opened.dead_letters += step.dead is not None
             new += records
             processed = processed_of(step, self.partition, records)

@@ -28,7 +28,7 @@ class OutputRecord(NamedTuple):
     Attributes:
         line: what the run's file gets; the value itself but for dead letters.
         lines: lines in it.
-        number: `frame_seq` of the input, or its offset for dead letters: never decreasing.
+        number: `frame_seq` of the input, or its offset for dead letters: growing within a series.
     """
 
     stream: str
@@ -39,6 +39,19 @@ class OutputRecord(NamedTuple):
     timestamp_ms: int
     key: bytes | None
     headers: Headers
+
+    @property
+    def series(self) -> str:
+        """See `series_of`."""
+        return series_of(self.stream, self.headers)
+
+
+def series_of(stream: str, headers: Headers) -> str:
+    """Within what the numbers of a record grow: its stream; for dead letters, by where they came from.
+
+    Ticks and orders have offsets of their own, and both may be buried.
+    """
+    return f"{stream} {dict(headers)['stream'].decode()}" if stream == DEAD_LETTER else stream
 
 
 def outputs_of(step: Step) -> list[OutputRecord]:

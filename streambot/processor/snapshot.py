@@ -35,8 +35,8 @@ class TaskSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         outside: answers of agents in other processes that were read and not given to the core yet.
         offset, orders_offset: offsets of the next records of the ticks and of the orders.
         lines: lines of this partition so far, by stream.
-        written: `frame_seq` of the last record of each output stream; offset of the last record
-            that was buried for `dead-letter`.
+        written: `frame_seq` of the last record of each output stream; for `dead-letter`, by the
+            stream that it came from, the offset of the last record that was buried.
         duplicates, dead_letters: counted so far.
         ended: the END frame was processed, so nothing is left to do.
         opens: how often the task was opened, on a log that keeps its state.
