@@ -1,0 +1,463 @@
+"""One crash schedule: lives of an engine task on a simulated log, and what must hold at all times.
+
+    python -m tests.simulation.campaign SEED [--mutant NAME]     runs one again, and tells everything
+
+A schedule is a function of its seed: which scenario, how the ticks and the answers arrive, how bad
+the weather is, how large commits are, how many processes have a go, when each crashes, is stopped
+or goes on as a zombie. At the end the weather clears up, and the work must be finished.
+
+At all times:
+- what a reader of committed records sees of every output is a prefix of what the core alone says;
+- the state seen is that of the core at its frame, and wherever nothing is under way, outputs, state
+  and the group's offsets say the same;
+- a process that gives up because it was fenced has a successor; one that has one gives up;
+- no other failure ends a process, but a log given up after `MOST_REOPENS` failures in a row.
+In the end everything has been written, and nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from hashlib import blake2b
+from random import Random
+from typing import Any, NamedTuple
+from unittest import mock
+
+from streambot.domain.errors import BrokerError, FencedError
+from streambot.processor import exactly_once, state_log
+from streambot.processor.exactly_once import ExactlyOnceRunner
+from streambot.processor.outputs import DEAD_LETTER, WRITTEN
+from streambot.processor.state_log import TASK_KEY
+from streambot.streams.ports import StreamSpec, TopicPartition
+from tests.simulation.scenario import (
+    ORDERS,
+    SCHEDULES_EACH,
+    TICKS,
+    Scenario,
+    decoded_task,
+    is_of_orders,
+    scenario_of,
+)
+from tests.simulation.simulated_broker import Produced, SimulatedBroker
+from tests.simulation.simulated_log import Chances, Crash, Plan, Process, SimulatedLog, Weather
+from tests.simulation.simulated_time import SimulatedLoop, simulate
+
+POINTS = (
+    "fenced", "restored", "tail-read", "opened", "begun", "output-sent", "dead-letter-sent",
+    "outputs-stored", "state-sent", "offsets-sent", "committing", "committed",
+)  # fmt: skip
+OWNER = "sb.engine.run.0"
+PATIENCE_S = 120.0
+"""Simulated seconds after which a schedule counts as hanging."""
+MOST_LIVES = 12
+OVERTAKEN_OPENS = 3
+"""How often a process may open once more that could know of a successor."""
+
+
+class BrokenError(AssertionError):
+    """An invariant does not hold."""
+
+
+class Mutant(NamedTuple):
+    """Something made wrong on purpose.
+
+    Attributes:
+        runner: in the place of the runner.
+        broker: in the place of the broker.
+        patch: patches anything else while the schedule runs.
+    """
+
+    runner: type[ExactlyOnceRunner] = ExactlyOnceRunner
+    broker: type[SimulatedBroker] = SimulatedBroker
+    patch: Callable[[ExitStack], None] = lambda _: None
+
+
+class Observer:
+    """Reads what is committed, as it becomes final, and compares it with what the core says."""
+
+    def __init__(self, broker: SimulatedBroker, scenario: Scenario) -> None:
+        self._broker = broker
+        self._expected = scenario.expected
+        self._topics = scenario.bench.topics
+        self._resumable = scenario.resumable
+        self._streams = {topic: stream for stream, topic in self._topics.items()}
+        self._at = dict.fromkeys(self._topics, 0)
+        self.seen = dict.fromkeys(WRITTEN, 0)
+        self.numbers: dict[str, int] = {}
+        self.buried: list[tuple[int, bytes]] = []
+        self.slots: dict[bytes, bytes] = {}
+        self.task: Any = None
+        self.opened_by: object = None
+        self.opens = 0
+
+    def look(self, place: TopicPartition | None) -> None:
+        """More of a partition is final."""
+        stream = None if place is None else self._streams[place.stream]
+        if stream in self.seen and (stream != "orders" or self._ours):
+            self._look_at_output(stream)
+        elif stream == "state":
+            self._look_at_state()
+        if self._broker.quiet(OWNER):
+            self._compare()
+
+    @property
+    def _ours(self) -> bool:
+        return not self._expected.buried and bool(self._expected.written["orders"])
+
+    def _new(self, stream: str) -> list:
+        part = self._broker.partition(TopicPartition(self._topics[stream], 0))
+        at = self._at[stream]
+        found, self._at[stream] = part.visible(at, part.stable, 1 << 30)
+        return [(record, part.entries[record.offset].transaction) for record in found]
+
+    def _look_at_output(self, stream: str) -> None:
+        expected = self._expected.written[stream]
+        for record, _ in self._new(stream):
+            headers = dict(record.headers)
+            if stream == DEAD_LETTER and is_of_orders(record.headers):
+                self._look_at_buried(int(headers["offset"]), record.value)
+                continue
+            seen = self.seen[stream]
+            if seen >= len(expected):
+                raise BrokenError(f"{stream}: a record too many: {record}")
+            if expected[seen] != (record.key, record.value, record.headers, record.timestamp_ms):
+                raise BrokenError(
+                    f"{stream}: record {seen} is\n{record}\nnot\n{expected[seen]}"
+                )
+            self.seen[stream] = seen + 1
+            self.numbers[stream] = int(headers["offset" if stream == DEAD_LETTER else "frame_seq"])
+
+    def _look_at_buried(self, offset: int, value: bytes) -> None:
+        if self.buried and offset <= self.buried[-1][0]:
+            raise BrokenError(f"a record of the orders was buried again: {offset}")
+        self.buried.append((offset, value))
+
+    def _look_at_state(self) -> None:
+        for record, transaction in self._new("state"):
+            if record.key != TASK_KEY:
+                self.slots[record.key] = record.value
+                continue
+            self.task = task = decoded_task(record.value)
+            expected = self._expected.slots[task.chain.frame_seq]
+            if self._resumable and self.slots != expected:
+                wrong = [key for key, value in expected.items() if self.slots.get(key) != value]
+                raise BrokenError(f"at frame {task.chain.frame_seq} the state of {wrong} is wrong")
+            if task.opens < self.opens:
+                raise BrokenError(f"opened {task.opens} times, but {self.opens} before")
+            if task.opens > self.opens:
+                self.opens = task.opens
+                self.opened_by = None if transaction is None else transaction.who
+
+    def _compare(self) -> None:
+        """Nothing is under way: outputs, state and offsets belong together."""
+        task = self.task
+        if task is None:
+            if any(self.seen.values()):
+                raise BrokenError(f"outputs without a state: {self.seen}")
+            return
+        if not self._resumable:
+            return
+        counts = {s: n for s, n in self._expected.counts[task.offset].items() if s != "orders"}
+        if any(self.seen[stream] != count for stream, count in counts.items()):
+            raise BrokenError(f"the state is at {task.offset}: {counts}, outputs at {self.seen}")
+        group = self._broker.groups.get(OWNER, {}).get(TopicPartition(TICKS, 0))
+        if group != task.offset:
+            raise BrokenError(f"the state is at {task.offset}, the group at {group}")
+
+    def check_whole(self) -> None:
+        """Everything was written."""
+        for stream, expected in self._expected.written.items():
+            if stream != "orders" or self._ours:
+                if self.seen[stream] != len(expected):
+                    raise BrokenError(f"{stream}: {self.seen[stream]} of {len(expected)} records")
+        buried = [value for _, value in self.buried]
+        if buried != self._expected.buried:
+            raise BrokenError(
+                f"{len(buried)} records of the orders were buried, not {len(self._expected.buried)}"
+            )
+        if self.task is None or (self._resumable and not self.task.ended):
+            raise BrokenError("the state does not say that the end was reached")
+
+
+class Life:
+    """A process that works on the task."""
+
+    def __init__(self, schedule: Schedule, number: int, plan: Plan) -> None:
+        self.process = Process(f"life {number}", plan, schedule.trace)
+        self.log = _WatchedLog(schedule, self)
+        self.runner = schedule.scenario.bench.runner(
+            self.log,
+            schedule.mutant.runner,
+            reached=self.process.reached,
+            on_committed=schedule.committed,
+        )
+        self.opens_overtaken = 0
+        self.fenced_at: list[float] = []
+        self.task = asyncio.ensure_future(self._live(schedule))
+
+    async def _live(self, schedule: Schedule) -> bool:
+        process = self.process
+        try:
+            ended = await self.runner.run()
+        except Crash:
+            return False
+        except FencedError as fenced:
+            schedule.trace(f"{process.name} gives up: {fenced}")
+            if process.dead:
+                return False
+            if self.runner._failures <= exactly_once.MOST_REOPENS:
+                schedule.check_has_successor(self)
+            return False
+        except BrokerError as failure:
+            schedule.trace(f"{process.name} gives up: {failure}")
+            if process.dead or self.runner._failures > exactly_once.MOST_REOPENS:
+                return False
+            raise BrokenError(f"{process.name} did not go on: {failure}") from failure
+        if process.dead:
+            return False
+        schedule.trace(f"{process.name} has ended: {ended}")
+        return ended
+
+
+class _WatchedLog(SimulatedLog):
+    """Sees who opens though it could know of a successor."""
+
+    def __init__(self, schedule: Schedule, life: Life) -> None:
+        super().__init__(schedule.broker, schedule.weather, life.process)
+        self._schedule = schedule
+        self._life = life
+
+    async def transactions(self, name: str):
+        self._schedule.check_may_open(self._life)
+        return await super().transactions(name)
+
+
+class Schedule:
+    """Everything that a seed decides."""
+
+    def __init__(self, seed: int, mutant: Mutant = Mutant(), *, verbose: bool = False) -> None:
+        self.seed = seed
+        self.mutant = mutant
+        self.verbose = verbose
+        self.random = Random(seed)
+        self.scenario = scenario_of(seed // SCHEDULES_EACH)
+        self.weather = Weather(self._chances(), Random(seed + 1))
+        self.loop = SimulatedLoop(self._step_s)
+        self.observer: Observer | None = None
+        self.broker = mutant.broker(self.weather.mark, self._look)
+        self.lives: list[Life] = []
+        self._hash = blake2b(digest_size=8)
+        self._broken: BaseException | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of everything that happened."""
+        return self._hash.hexdigest()
+
+    def run(self) -> None:
+        """Run it.
+
+        Raises:
+            BrokenError, HangsError: an invariant does not hold.
+        """
+        with ExitStack() as stack:
+            self._settings(stack)
+            self.mutant.patch(stack)
+            simulate(self.loop, self._main())
+
+    def trace(self, what: str) -> None:
+        """Something happened."""
+        line = f"{self.loop.now:10.4f}  {what}"
+        self._hash.update(line.encode())
+        if self.verbose:
+            print(line)
+
+    def committed(self, committed) -> None:
+        """A runner says what it made visible."""
+        self.trace(f"committed {[frame.frame_seq for frame in committed.frames]}")
+
+    def check_has_successor(self, life: Life) -> None:
+        """Whoever gives up must have one."""
+        observer = self.observer
+        assert observer is not None
+        if observer.opened_by is life.process or observer.opened_by is None:
+            raise BrokenError(f"{life.process.name} gave up, and nobody has taken over")
+
+    def check_may_open(self, life: Life) -> None:
+        """Whoever has been opened, and could know of a successor, may not open again for ever."""
+        observer, opened = self.observer, life.runner._open
+        if observer is None or opened is None or observer.opened_by in {None, life.process}:
+            return
+        if observer.opens > opened.opens:
+            life.opens_overtaken += 1
+            if life.opens_overtaken > OVERTAKEN_OPENS:
+                raise BrokenError(f"{life.process.name} does not make room for its successor")
+
+    def _look(self, place: TopicPartition | None) -> None:
+        if self.observer is None:
+            return
+        try:
+            self.observer.look(place)
+        except BrokenError as broken:
+            self._broken = self._broken or broken
+
+    def _chances(self) -> Chances:
+        random = self.random
+        return Chances(
+            trouble=random.choice((0.0, 0.003, 0.01, 0.03)),
+            stale=random.choice((0.0, 0.0, 0.05)),
+            compact=random.choice((0.0, 0.0, 0.3)),
+            latency_s=random.choice((0.0, 0.002, 0.02)),
+            mark_s=random.choice((0.0, 0.01, 0.1)),
+        )
+
+    def _settings(self, stack: ExitStack) -> None:
+        random = self.random
+        for module, name, values in (
+            (exactly_once, "COMMIT_EVERY_S", (0.0, 0.01, 0.1)),
+            (exactly_once, "READ_RECORDS", (1, 2, 3, 8, 16)),
+            (exactly_once, "COMMIT_BYTES", (1, 4_000, 8 << 20)),
+            (state_log, "FULL_EVERY", (1, 3, 64)),
+            (state_log, "_FIRST_LOOK", (1, 4, 64)),
+        ):
+            stack.enter_context(mock.patch.object(module, name, random.choice(values)))
+
+    def _step_s(self) -> float:
+        return self.weather.latency()
+
+    def _plan(self) -> Plan:
+        random = self.random
+        stops = random.random() < 0.4
+        kind = random.randrange(4)
+        return Plan(
+            crash_at=1 + int(random.expovariate(1 / 60)) if kind < 2 else None,
+            crash_point=(random.choice(POINTS), random.choice((1, 1, 1, 2, 3, 7)))
+            if kind == 2
+            else None,
+            stop_at=1 + int(random.expovariate(1 / 40)) if stops else None,
+            stop_s=random.choice((0.1, 0.7, 2.0, 5.0)) * random.random(),
+            drops=random.random() < 0.5,
+        )
+
+    async def _main(self) -> None:
+        random, scenario = self.random, self.scenario
+        bench = scenario.bench
+        setup = SimulatedLog(self.broker)
+        await setup.create([StreamSpec(name=name) for name in bench.topics.values()])
+        self.observer = Observer(self.broker, scenario)
+        feeders = [asyncio.ensure_future(self._feed(TICKS, scenario.ticks))]
+        if scenario.orders:
+            feeders.append(asyncio.ensure_future(self._feed(ORDERS, scenario.orders)))
+        for number in range(random.randint(1, 5)):
+            self._start(number, self._plan())
+            if random.random() < 0.5:
+                await self._wait(random.random() * random.choice((0.05, 0.5, 3.0)))
+            else:  # restarted by a supervisor
+                await self._wait(PATIENCE_S, until_all_end=True)
+        self._clear_up()
+        while not any(self._ended(life) for life in self.lives):
+            if all(life.task.done() for life in self.lives):
+                self._check()
+                if len(self.lives) >= MOST_LIVES:
+                    raise BrokenError("nobody finishes the work")
+                self._start(len(self.lives), Plan())
+            await self._wait(PATIENCE_S, until_one_ends=True)
+        await asyncio.gather(*feeders)
+        await self._wait(PATIENCE_S, until_all_end=True)
+        while not self.broker.quiet(OWNER):
+            await asyncio.sleep(0.1)
+        self._check()
+        if not all(life.task.done() for life in self.lives):
+            raise BrokenError("a process does not end though all the work is done")
+        self.observer.check_whole()
+        self.trace(f"whole: {self.observer.seen}")
+
+    def _start(self, number: int, plan: Plan) -> None:
+        self.trace(f"life {number} starts: {plan}")
+        self.lives.append(Life(self, number, plan))
+
+    def _clear_up(self) -> None:
+        """From now on nothing goes wrong any more; zombies are still there."""
+        self.trace("the weather clears up")
+        chances = self.weather.chances
+        self.weather.chances = Chances(latency_s=chances.latency_s, mark_s=chances.mark_s)
+        for life in self.lives:
+            life.process.plan = life.process.plan._replace(crash_at=None, crash_point=None)
+
+    @staticmethod
+    def _ended(life: Life) -> bool:
+        return life.task.done() and not life.task.cancelled() and life.task.result()
+
+    async def _wait(
+        self, seconds: float, *, until_all_end: bool = False, until_one_ends: bool = False
+    ) -> None:
+        living = [life.task for life in self.lives if not life.task.done()]
+        when = asyncio.FIRST_COMPLETED if until_one_ends else asyncio.ALL_COMPLETED
+        if not (until_all_end or until_one_ends):
+            await asyncio.sleep(seconds)
+        elif living:
+            done, _ = await asyncio.wait(living, timeout=seconds, return_when=when)
+            if not done and until_one_ends:
+                raise BrokenError("nothing ends")
+        self._check()
+
+    def _check(self) -> None:
+        for life in self.lives:
+            if life.task.done() and not life.task.cancelled():
+                life.task.result()
+        if self._broken is not None:
+            raise self._broken
+
+    async def _feed(self, stream: str, values: list) -> None:
+        """Write to a stream, at once or bit by bit, as somebody whom nothing disturbs."""
+        random = Random(f"{self.seed} {stream}")
+        place = TopicPartition(stream, 0)
+        pause = random.choice((0.0, 0.0, 0.01, 0.1))
+        for value in values:
+            if pause and random.random() < 0.5:
+                await asyncio.sleep(random.random() * pause)
+            if value is None:
+                self.broker.partition(place).mark()
+            else:
+                self.broker.store([Produced(place, -1, value, 0, None, ())], lambda _: None)
+
+
+def run_schedule(seed: int, mutant: Mutant = Mutant(), *, verbose: bool = False) -> str:
+    """Run the schedule of a seed; returns a digest of everything that happened."""
+    schedule = Schedule(seed, mutant, verbose=verbose)
+    try:
+        schedule.run()
+    except BaseException as failure:
+        failure.add_note(f"to see it: python -m tests.simulation.campaign {seed}")
+        raise
+    return schedule.digest
+
+
+def run_schedules(seeds: range, mutant: Mutant = Mutant()) -> None:
+    """Run many, without the garbage collector, which would have to look at numba each time."""
+    gc.collect()
+    gc.freeze()
+    try:
+        for seed in seeds:
+            run_schedule(seed, mutant)
+    finally:
+        gc.unfreeze()
+
+
+def main(arguments: list[str]) -> None:
+    """Run one schedule and tell everything."""
+    mutant = Mutant()
+    if "--mutant" in arguments:
+        from tests.simulation.mutants import MUTANTS
+
+        mutant = MUTANTS[arguments[arguments.index("--mutant") + 1]]
+    print(run_schedule(int(arguments[0]), mutant, verbose=True))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
