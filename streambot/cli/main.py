@@ -24,6 +24,7 @@ COMMANDS = {
         "streambot.cli.replay",
         "Control a replay that goes: status, pause, resume, step, speed, seek.",
     ),
+    "worker": Entry("streambot.cli.worker", "Execute a run, or a share of it, on this machine."),
     "tail": Entry(
         "streambot.cli.tail",
         "Follow a stream of a run: ticks, orders, fills, pnl, late, dead-letter.",

@@ -287,6 +287,9 @@ def _speed(plan: RunPlan, progress: Progress) -> str:
 
 
 def _state(progress: Progress) -> str:
+    if not progress.executes:
+        parts = [f"{count(progress.ticks, 'tick')} published, {progress.ticks_per_s:,.0f}/s"]
+        return "  ".join([*parts, *_lateness(progress)])
     # To the cent: this line is read in passing, the exact amounts are in the summary.
     equity = "  ".join(f"{Decimal(value):,.2f} {code}" for code, value in progress.equity.items())
     parts = [
@@ -296,6 +299,10 @@ def _state(progress: Progress) -> str:
         f"open {progress.open_positions:,}",
         f"equity {equity}",
     ]
-    if progress.late_ms is not None and progress.late_ms >= 50:
-        parts.append(f"{progress.late_ms:,.0f} ms behind")
-    return "  ".join(parts)
+    return "  ".join([*parts, *_lateness(progress)])
+
+
+def _lateness(progress: Progress) -> list[str]:
+    if progress.late_ms is None or progress.late_ms < 50:
+        return []
+    return [f"{progress.late_ms:,.0f} ms behind"]

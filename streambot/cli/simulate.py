@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -17,6 +16,7 @@ import typer
 from streambot.cli.console import on_terminal, say, show, terminal_width, write_line
 from streambot.cli.groups import AsJson, single
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
+from streambot.cli.stopping import EXIT_CODES, telling_stop
 from streambot.cli.whole_lines import WholeLines
 from streambot.domain.errors import StreambotError, UsageError
 
@@ -132,6 +132,27 @@ def simulate(
             "pkg.mod:Class. Default: sma-cross",
         ),
     ] = None,
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--agent", metavar="NAME", rich_help_panel=_WHO,
+            help="An agent in a process of its own instead (`streambot actor`). Repeatable.",
+        ),
+    ] = None,
+    free_run: Annotated[
+        bool | None,
+        typer.Option(
+            "--free-run", rich_help_panel=_WHO,
+            help="Its orders take effect when they arrive; else the engine waits for its answers.",
+        ),
+    ] = None,
+    answer_timeout: Annotated[
+        Text,
+        typer.Option(
+            "--answer-timeout", metavar="30s", rich_help_panel=_WHO,
+            help="How long the engine waits for an answer. Default: 30s",
+        ),
+    ] = None,
     capital: Annotated[
         Text,
         typer.Option(
@@ -200,7 +221,8 @@ def simulate(
         "scenario": scenario or named, "data": data, "instruments": instruments, "registry": registry,
         "infer_instruments": infer_instruments, "from": start, "to": end, "timeframe": timeframe,
         "bar_path": bar_path, "quote_side": quote_side, "round_prices": round_prices,
-        "speed": speed, "gaps": gaps, "policy": policy, "capital": capital, "lots": lots,
+        "speed": speed, "gaps": gaps, "policy": policy, "agents": agent,
+        "free_run": free_run, "answer_timeout": answer_timeout, "capital": capital, "lots": lots,
         "seed": seed, "pnl_every": pnl_every, "bootstrap_servers": bootstrap_servers,
         "broker": broker, "partitions": partitions, "run": run, "runs_dir": runs_dir,
     }  # fmt: skip
@@ -210,8 +232,8 @@ def simulate(
     settings = read_settings(flags, config)
     ended = asyncio.run(_simulate(settings, resume, quiet=quiet, as_json=as_json))
     _tell(ended, as_json=as_json)
-    if ended.stopped_by in _EXIT_CODES:
-        raise typer.Exit(_EXIT_CODES[ended.stopped_by])
+    if ended.stopped_by in EXIT_CODES:
+        raise typer.Exit(EXIT_CODES[ended.stopped_by])
 
 
 def _check_scenario(scenario: str | None, named: str | None, data: list[str] | None) -> None:
@@ -242,7 +264,6 @@ def _check_resume(flags: dict[str, Any]) -> None:
 
 _BAR_FILES = (".csv", ".parquet", ".pq", ".csv.gz", ".txt", ".tsv")
 _RESUMABLE = frozenset({"speed", "gaps", "runs_dir"})
-_EXIT_CODES = {"SIGINT": 128 + signal.SIGINT, "SIGTERM": 128 + signal.SIGTERM}
 
 
 class _Ended(NamedTuple):
@@ -257,19 +278,11 @@ async def _simulate(
     settings: Resolved, resume: str | None, *, quiet: bool, as_json: bool
 ) -> _Ended:
     from streambot.cli.progress import ConsoleObserver
-    from streambot.wiring import StopRequest, run_simulation
-
-    class TellingStop(StopRequest):
-        """Says at once that it heard: the stop itself waits for the close of a bar."""
-
-        def request(self, reason: str = "request") -> None:
-            if reason != "request" and self.reason is None:
-                observer.say("stopping at the close of a bar; again to abort")
-            super().request(reason)
+    from streambot.wiring import run_simulation
 
     if not quiet:
         _say_compiling()
-    stop = TellingStop()
+    stop = telling_stop(say)
     observer = ConsoleObserver(stop.request, quiet=quiet)
     controls = _controls(observer, as_json=as_json)
     try:
@@ -298,12 +311,15 @@ def _controls(observer: ConsoleObserver, *, as_json: bool) -> ReplayControls:
     from streambot.cli.replay_words import told
     from streambot.wiring.controlling import ReplayControls
 
+    stdout = sys.stdout
+
     def sought(summary: Summary, successor: str) -> None:
         observer.sought(summary, successor)
         if as_json:
             import msgspec
 
-            write_line(msgspec.json.encode(summary))
+            with contextlib.redirect_stdout(stdout):  # a strategy's words go elsewhere meanwhile
+                write_line(msgspec.json.encode(summary))
 
     def acknowledged(said: Acknowledgement) -> None:
         if observer.plan is not None:

@@ -13,7 +13,7 @@ from streambot.cli.human import amount, count, duration, flow, percent, place, s
 from streambot.domain.units import NANOS_PER_SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from streambot.report.summary import InstrumentSummary, Latency, Summary
 
@@ -36,15 +36,11 @@ def summary_lines(
         zone_name: the exchange's zone, for the times.
         width: columns of the terminal; None: no limit.
     """
-    rows: list[tuple[str, ...]] = [
-        _row(symbol, of, of.currency) for symbol, of in summary.by_instrument.items()
-    ]
-    if len(rows) > 1:  # one instrument is its own total
-        rows += [(), *(_total(summary, currency) for currency in summary.pnl_net)]
+    totals = [_total(summary, currency) for currency in summary.pnl_net]
     return [
         *flow(_headline(summary, zone_name), width),
         "",
-        *table(_HEADINGS, rows, right=_NUMBERS, width=width, optional=_MAY_GO),
+        *instrument_table(summary.by_instrument, totals, width=width),
         "",
         *(
             line
@@ -52,6 +48,21 @@ def summary_lines(
             for line in flow(parts, width, label=f" {label:<9} ")
         ),
     ]
+
+
+def instrument_table(
+    by_instrument: Mapping[str, InstrumentSummary],
+    totals: Sequence[tuple[str, ...]] = (),
+    *,
+    width: int | None,
+) -> list[str]:
+    """A row for each instrument, and below a line the totals; one instrument is its own total."""
+    rows: list[tuple[str, ...]] = [
+        _row(symbol, of, of.currency) for symbol, of in by_instrument.items()
+    ]
+    if len(rows) > 1 and totals:
+        rows += [(), *totals]
+    return table(_HEADINGS, rows, right=_NUMBERS, width=width, optional=_MAY_GO)
 
 
 def _headline(summary: Summary, zone_name: str) -> list[str]:
@@ -154,9 +165,9 @@ def _facts(summary: Summary) -> Iterator[tuple[str, list[str]]]:
             f"resumed {count(summary.resumes, 'time')}",
         ],
     )
-    yield "latency", [f"tick to fill {_quantiles(summary.latency_ms)}"]
+    yield "latency", [f"tick to fill {latency_text(summary.latency_ms)}"]
     if summary.lateness_ms.p99 is not None:
-        yield "pacing", [f"behind schedule {_quantiles(summary.lateness_ms)}"]
+        yield "pacing", [f"behind schedule {latency_text(summary.lateness_ms)}"]
     yield "delivery", [*summary.delivery.split("; "), summary.broker]
     yield "policy", [summary.policy]
     yield "digest", [summary.digest]
@@ -174,7 +185,8 @@ def _reasons(by_reason: dict[str, int]) -> str:
     return f"{sum(by_reason.values()):,}" + (f" ({found})" if found else "")
 
 
-def _quantiles(latency: Latency) -> str:
+def latency_text(latency: Latency) -> str:
+    """Median and 99th percentile."""
     if latency.p50 is None or latency.p99 is None:
         return "not measured"
     return f"p50 {latency.p50:,.1f} ms   p99 {latency.p99:,.1f} ms"

@@ -125,6 +125,21 @@ async def find_broker(settings: Resolved, known: KnownRun | None) -> BrokerPlace
 _WHICH = "--bootstrap-servers HOST:PORT, or start one: streambot broker start"
 
 
+async def with_broker(settings: Resolved) -> Resolved:
+    """The settings, with the broker that was started here where nobody names one."""
+    if settings.config.bootstrap_servers is not None:
+        return settings
+    started = await _started_here()
+    if started is None:
+        return settings
+    import msgspec
+
+    from streambot.domain.config import Resolved
+
+    config = msgspec.structs.replace(settings.config, bootstrap_servers=started.servers)
+    return Resolved(config, {**settings.origins, "bootstrap_servers": started.source})
+
+
 def _broker_of(known: KnownRun, record: RunRecord) -> BrokerPlace:
     if record.broker == IN_PROCESS:
         raise BrokerError(

@@ -64,7 +64,7 @@ class Setting(NamedTuple):
         return f"STREAMBOT_{self.name.upper()}"
 
 
-_FLAGS = {"round_prices": "round"}
+_FLAGS = {"round_prices": "round", "agents": "agent"}
 
 
 def parse_text(text: str) -> str:
@@ -101,6 +101,20 @@ def parse_name(text: str) -> str:
     if not _NAME.match(text):
         raise UsageError(
             f"`{text[:60]}` is no name", hint="use letters, digits, - and _, at most 64"
+        )
+    return text
+
+
+def parse_run_name(text: str) -> str:
+    """The name of a run: a name that may have single dots inside (`spy.s1`).
+
+    Raises:
+        UsageError: other characters, more than 64, or dots elsewhere.
+    """
+    if len(text) > 64 or not all(_NAME.match(part) for part in text.split(".")):
+        raise UsageError(
+            f"`{text[:60]}` is no name of a run",
+            hint="use letters, digits, -, _ and single dots, at most 64",
         )
     return text
 
@@ -179,6 +193,13 @@ def _max_gap(text: str) -> int:
     return length
 
 
+def _answer_timeout(text: str) -> int:
+    length = parse_duration(text)
+    if not length:
+        raise UsageError("no agent could answer", hint="use a duration such as 30s")
+    return length
+
+
 def _show_switch(value: bool) -> str:  # a text form, not an option
     return "true" if value else "false"
 
@@ -198,6 +219,9 @@ _TABLE = (
     Setting("quote_side", "quote_side", _one_of(QuoteSide)),
     Setting("timeframe", "timeframe_ns", parse_timeframe, format_duration),
     Setting("policy", "policy", parse_text),
+    Setting("agents", "agents", parse_name, form=Form.MANY),
+    Setting("free_run", "free_run", parse_switch, _show_switch),
+    Setting("answer_timeout", "answer_timeout_ns", _answer_timeout, format_duration),
     Setting("capital", "capital", parse_capital, form=Form.CAPITAL),
     Setting("lots", "lots", _whole(1, 1_000_000)),
     Setting("max_quantity", "max_quantity", _whole(1, 1_000_000)),
@@ -219,7 +243,7 @@ _TABLE = (
     Setting("kafka_ssl_certfile", "kafka.ssl_certfile", parse_text),
     Setting("kafka_ssl_keyfile", "kafka.ssl_keyfile", parse_text),
     Setting("namespace", "namespace", parse_name),
-    Setting("run", "run", parse_name),
+    Setting("run", "run", parse_run_name),
     Setting("runs_dir", "runs_dir", parse_text),
 )
 SETTINGS: Mapping[str, Setting] = {setting.name: setting for setting in _TABLE}

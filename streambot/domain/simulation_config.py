@@ -70,6 +70,9 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         quote_side: which side of bid and ask bars is replayed.
         timeframe_ns: the decision timeframe; None: the coarsest of the data.
         policy: `flat`, `random`, `buy-hold`, `sma-cross`, `path.py:Class` or `pkg.mod:Class`.
+        agents: names of agents in other processes that give the orders instead of the policy.
+        free_run: their orders take effect when they arrive; else the engine waits for them.
+        answer_timeout_ns: how long it waits, wall time.
         capital: cash of every slot.
         lots: lots of one order of the scripted policies.
         max_quantity: most lots of one order (Q).
@@ -101,6 +104,9 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     quote_side: QuoteSide = QuoteSide.BID
     timeframe_ns: int | None = None
     policy: str = "sma-cross"
+    agents: tuple[str, ...] = ()
+    free_run: bool = False
+    answer_timeout_ns: int = 30 * 1_000_000_000
     capital: Capital = Capital()
     lots: int = 1
     max_quantity: int = 10
@@ -126,6 +132,10 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             raise ValueError(
                 f"`broker` {self.broker} contradicts `bootstrap_servers`: give one of the two"
             )
+        if self.free_run and not self.agents:
+            raise ValueError("`free_run` needs `agents`: only agents in other processes run free")
+        if len(set(self.agents)) != len(self.agents):
+            raise ValueError(f"`agents` names one twice: {', '.join(self.agents)}")
         if self.start is not None and self.end is not None and _misordered(self.start, self.end):
             raise ValueError(f"`to` {self.end} is not after `from` {self.start}")
 

@@ -232,13 +232,19 @@ class ExactlyOnceRunner:
         return self._open.worker.chain.t_hi if self._open else None
 
     @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Agents outside that the next frame waits for."""
+        waits = None if self._open is None else self._open.worker.waits
+        return () if waits is None else waits.agents
+
+    @property
     def _now(self) -> _Open:
         if self._open is None:
             raise BrokerError("the task is not open", where=self._plan.owner)
         return self._open
 
     def stop(self) -> None:
-        """End at the next closed barrier."""
+        """End behind the next frame: the state inside an interval is kept like any other."""
         self._stopping = True
         if self._open is not None:
             self._open.worker.stopping = True
@@ -277,11 +283,15 @@ class ExactlyOnceRunner:
         try:
             self._reached("fenced")
             try:
-                restored = await restore_state(log, plan.topics["state"], partition)
+                end = (await log.end_offsets(plan.topics["state"]))[partition]
+                restored = await restore_state(log, plan.topics["state"], partition, end)
                 self._reached("restored")
                 written = await self._tail(restored)
-            except (DataError, StreamError):
+            except (DataError, StreamError) as wrong:
                 await self._check_owner(transactions)
+                if isinstance(wrong, StreamError) and self._failures < MOST_REOPENS:
+                    # A broker that is out of date may have said so: it is asked again.
+                    raise BrokerError(f"is looked at again: {wrong}", where=plan.owner) from wrong
                 raise
             self._reached("tail-read")
             core = plan.make_core(None if restored is None else restored.core)
@@ -293,7 +303,7 @@ class ExactlyOnceRunner:
                 sources.append(await self._source("orders", worker.orders_offset))
             opened = _Open(transactions, worker, sources, restored, written)
             # Says that it is open, so that a predecessor who wakes up knows: committed at once.
-            await self._commit(opened, self._batch(opened, []))
+            await self._commit(opened, self._batch(opened, []), state_at=end)
         except BaseException:
             await asyncio.gather(
                 transactions.close(),
@@ -320,7 +330,7 @@ class ExactlyOnceRunner:
             None if plan.make_orders is None else plan.make_orders(outside),
             0 if kept is None else kept.orders_offset,
         )
-        worker.stopping = self._stopping
+        worker.stopping, worker.stops_anywhere = self._stopping, True
         worker.stopped = kept is not None and kept.ended
         worker.ended = worker.stopped
         return worker
@@ -438,7 +448,7 @@ class ExactlyOnceRunner:
         )
         self._answers.check(worker)
         if not ticks and not orders:
-            worker.stopped = worker.stopping and worker.at_barrier
+            worker.stopped = worker.stopping
             return True, None
         steps, failure = await asyncio.get_running_loop().run_in_executor(
             self._executor, partial(worker.work, ticks, orders)
@@ -462,8 +472,16 @@ class ExactlyOnceRunner:
                 frames.append(processed)
         return _Batch(frames, new, self._snapshot(opened))
 
-    async def _commit(self, opened: _Open, batch: _Batch) -> None:
-        """One transaction: outputs, the state behind them, and how far the input was read."""
+    async def _commit(self, opened: _Open, batch: _Batch, *, state_at: int | None = None) -> None:
+        """One transaction: outputs, the state behind them, and how far the input was read.
+
+        Args:
+            opened: the task.
+            batch: what to commit.
+            state_at: where the state that was restored ended. Nobody has written to it since, so
+                that is where its next record must come to stand: else a broker that is out of date
+                has told a state that is.
+        """
         reached, plan, transactions = self._reached, self._plan, opened.transactions
         frames, records, snapshot = batch
         await transactions.begin()
@@ -477,11 +495,18 @@ class ExactlyOnceRunner:
         await transactions.flush()
         reached("outputs-stored")
         at = event_time_ms(snapshot.chain.t_hi or 0)
-        for state in opened.writer.records(snapshot):
+        stored = [
             await transactions.append(
                 plan.topics["state"], self.partition, state.value,
                 timestamp_ms=at, key=state.key, headers=state.headers,
-            )  # fmt: skip
+            )
+            for state in opened.writer.records(snapshot)
+        ]  # fmt: skip
+        if state_at is not None and (first := await stored[0]) != state_at:
+            raise BrokerError(
+                f"the state was read up to {state_at}, but the log goes on at {first}",
+                where=plan.owner,
+            )
         reached("state-sent")
         places = {TopicPartition(plan.topics["ticks"], self.partition): snapshot.offset}
         if plan.make_orders is not None:

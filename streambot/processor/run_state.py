@@ -11,6 +11,7 @@ it is resumed like an interrupted one. Whatever is not in `TRANSITIONS` is refus
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -66,6 +67,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         resumes: how often it was resumed.
         error: why it failed; None otherwise.
         manifest: what the run is, complete enough to resume it (`processor.manifest`).
+        outputs: where orders, fills and P&L are: in `files` beside this one, or, of a run whose
+            pieces are apart, in its `topics` alone.
     """
 
     schema: str = RUN_SCHEMA
@@ -80,6 +83,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     resumes: int = 0
     error: str | None = None
     manifest: msgspec.Raw = msgspec.Raw(b"{}")
+    outputs: Literal["files", "topics"] = "files"
 
 
 def next_state(run: str, state: RunState, trigger: Trigger) -> RunState:

@@ -85,17 +85,25 @@ async def read_task(log: Log, topic: str, partition: int) -> TaskSnapshot | None
         look *= 8
 
 
-async def restore_state(log: Log, topic: str, partition: int) -> TaskSnapshot | None:
+async def restore_state(
+    log: Log, topic: str, partition: int, end: int | None = None
+) -> TaskSnapshot | None:
     """The last committed state of a task, whole; None: it was never opened.
 
     Call it only once nobody else can commit any more.
+
+    Args:
+        log: where the stream is.
+        topic: its full name.
+        partition: of the task.
+        end: where the partition ends; None: where it ends now.
 
     Raises:
         DataError: the records are damaged, or some are missing.
     """
     look = _FIRST_LOOK
     while True:
-        records = await read_back(log, topic, partition, look)
+        records = await read_back(log, topic, partition, look, end)
         task = next((_decode(r) for r in reversed(records) if r.key == TASK_KEY), None)
         if task is not None and task.core is None:
             return task

@@ -108,6 +108,7 @@ class Worker:
 
     Attributes:
         stopping: end at the next closed barrier.
+        stops_anywhere: end behind the next frame instead.
         stopped: it did, or everything was worked off.
         at_barrier: no interval is half done.
         waits: whom the next frame waits for.
@@ -129,6 +130,7 @@ class Worker:
         self.offset = offset
         self.orders_offset = orders_offset
         self.stopping = False
+        self.stops_anywhere = False
         self.stopped = False
         self.at_barrier = True
         self.waits: Waits | None = None
@@ -236,7 +238,7 @@ class Worker:
 
     def _keep_now(self, steps: list[Step]) -> None:
         """Behind a frame: is this the end, and is a snapshot due?"""
-        self.stopped = self.ended or (self.stopping and self.at_barrier)
+        self.stopped = self.ended or (self.stopping and (self.at_barrier or self.stops_anywhere))
         due = self._keep is Keep.AT_BARRIER or (self.stopped and self._keep is Keep.AT_STOP)
         if due and self.at_barrier and self.core.resumable:
             steps[-1] = steps[-1]._replace(snapshot=self.snapshot())

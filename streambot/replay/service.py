@@ -31,7 +31,7 @@ from streambot.replay.pacing import FRAME_WALL_NS, GapClock, Ratio, Schedule, ke
 from streambot.streams.control import ReplayStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 
     from streambot.replay.backlog import Backlog
     from streambot.replay.framing import Batch, Framing, WindowLike
@@ -77,6 +77,8 @@ class ReplayService:
         complete: partitions whose stream has its END already (of a resumed run).
         successor: names the run that a seek would go on with, or raises why none can; None: this
             replay cannot seek.
+        before_end: awaited with the target of a seek before END is written: who reads END may
+            rely on what it did.
         wall: calendar time, UTC ns, for acknowledgements only.
     """
 
@@ -95,8 +97,10 @@ class ReplayService:
         on_published: Callable[[Published], None],
         complete: Container[int] = (),
         successor: Callable[[Moment], str] | None = None,
+        before_end: Callable[[Moment], Awaitable[None]] | None = None,
         wall: Callable[[], int] = utc_now,
     ) -> None:
+        self._before_end = before_end
         self._gaps = gaps
         self._clock = clock
         self._wake = asyncio.Event()
@@ -166,6 +170,8 @@ class ReplayService:
             while self._desk.control.living:
                 await self._go_on()
             if self.status is not ReplayStatus.STOPPED:
+                if self.seek is not None and self._before_end is not None:
+                    await self._before_end(self.seek)
                 await self._emission.end()
             await self._emission.stored()
             return Outcome(self.status is not ReplayStatus.STOPPED, self.seek)

@@ -66,6 +66,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         equity: sum over the slots of a currency, by currency.
         status: of the replay: `running`, `paused`, ...
         speed_asked: at the moment; None: as the plan said.
+        executes: False where frames are published only, and somebody else works on them.
     """
 
     event_time: int
@@ -84,6 +85,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     equity: dict[str, str]
     status: str = "running"
     speed_asked: str | None = None
+    executes: bool = True
 
 
 class Observer(Protocol):

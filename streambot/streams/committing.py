@@ -80,16 +80,18 @@ class CommittingSink:
         """See `Sink.close`."""
         if self._closed:
             return
+        failure = None
         try:
             if self._failure is None:
                 await self._drained.wait()
+            failure = self._failure
         finally:
             self._closed = True
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             await self._transactions.close()
-        if self._failure is not None:
-            raise self._failure
+        if failure is not None:
+            raise failure
 
     async def _run(self) -> None:
         taken: list[_Handed] = []

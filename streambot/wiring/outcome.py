@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from streambot.processor.manifest import RunManifest
     from streambot.processor.runner import TaskRunner
     from streambot.processor.tally import SlotStatus
+    from streambot.replay.resumption import ResumePoint
     from streambot.report.drawdown import Fall
     from streambot.wiring.places import Place
     from streambot.wiring.starts import PartitionStart
@@ -41,11 +42,37 @@ def run_plan(
     starts: Sequence[PartitionStart],
 ) -> RunPlan:
     """The banner of a run: what it is, and how long it will take."""
-    config = settings.config
     done = sum(slot.ticks for start in starts for slot in start.core.status())
+    resumed = [start.reader.barrier for start in starts if not start.ended]
+    return _plan(settings, manifest, plan, place, folder, done, resumed)
+
+
+def publishing_plan(
+    settings: Resolved,
+    manifest: RunManifest,
+    plan: Plan,
+    place: Place,
+    folder: Path,
+    points: Sequence[ResumePoint],
+) -> RunPlan:
+    """The banner of a replay by itself."""
+    done = sum(point.writer.rows for point in points)
+    resumed = [point.position.barrier for point in points if not point.ended]
+    return _plan(settings, manifest, plan, place, folder, done, resumed)
+
+
+def _plan(
+    settings: Resolved,
+    manifest: RunManifest,
+    plan: Plan,
+    place: Place,
+    folder: Path,
+    done: int,
+    resumed: Sequence[int],
+) -> RunPlan:
+    config = settings.config
     left = 1 - done / plan.ticks if plan.ticks else 0.0
     wall, skip, keep = _wall_times(config, plan, left)
-    resumed = [start.reader.barrier for start in starts if not start.ended]
     return RunPlan(
         run=manifest.run,
         folder=str(folder),
@@ -57,7 +84,7 @@ def run_plan(
         first_ts=plan.first_ns,
         last_ts=plan.last_ns,
         partitions=manifest.partitions,
-        policy=manifest.policy.spec,
+        policy=decider(manifest),
         speed_asked=str(config.speed),
         gaps=str(config.gaps),
         wall_ns=wall,
@@ -113,7 +140,7 @@ def summarize(
     """The summary of a run whose tasks have ended; `speed` as asked at its end."""
     instruments = {instrument.symbol: instrument for instrument in manifest.instruments}
     slots = [slot for runner in runners for slot in runner.status]
-    totals = sum_slots((instruments[slot.symbol], _totals(slot)) for slot in slots)
+    totals = sum_slots((instruments[slot.symbol], slot_totals(slot)) for slot in slots)
     falls = watch.drawdown.finish()
     seen = [w for runner in runners if (w := runner.watermark) is not None]
     whole = complete and not sought
@@ -122,7 +149,7 @@ def summarize(
         state="complete" if complete else "interrupted",
         stopped_by=("seek" if sought else None) if complete else stopped_by,
         instruments=list(plan.symbols),
-        policy=manifest.policy.spec,
+        policy=decider(manifest),
         bars=totals.bars,
         ticks=totals.ticks,
         barriers=max((runner.barriers for runner in runners), default=0),
@@ -165,7 +192,16 @@ def summarize(
     )
 
 
-def _totals(slot: SlotStatus) -> SlotTotals:
+def decider(manifest: RunManifest) -> str:
+    """Who gives the orders of a run."""
+    if not manifest.agents:
+        return manifest.policy.spec
+    how = "free run" if manifest.free_run else "lockstep"
+    return f"{', '.join(manifest.agents)} outside, {how}"
+
+
+def slot_totals(slot: SlotStatus) -> SlotTotals:
+    """How a slot stands, as summaries count it."""
     return SlotTotals(
         bars=slot.bars,
         ticks=slot.ticks,

@@ -186,6 +186,18 @@ def topic_names(config: SimulationConfig, run: str, cwd: Path) -> dict[str, str]
         raise ConfigError(str(error), where="--run", hint="choose a shorter name") from error
 
 
+def runs_topic(namespace: str, run: str, cwd: Path) -> str:
+    """Where a run is declared.
+
+    Raises:
+        ConfigError: `topics.yaml` is wrong, or the name gets too long.
+    """
+    try:
+        return _templates(cwd)["runs"].topic(namespace, run)
+    except ValueError as error:
+        raise ConfigError(str(error), where="--run", hint="choose a shorter name") from error
+
+
 async def create_streams(
     place: Place, config: SimulationConfig, manifest: RunManifest, cwd: Path, *, resumed: bool
 ) -> None:

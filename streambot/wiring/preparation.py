@@ -70,6 +70,9 @@ class Prepared(NamedTuple):
             seed=config.seed,
             policy=PolicySettings(spec=config.policy, lots=config.lots),
             sources=self.sources,
+            agents=config.agents,
+            free_run=config.free_run,
+            answer_timeout_s=config.answer_timeout_ns / 10**9,
         )
 
 

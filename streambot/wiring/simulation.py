@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from streambot.domain.errors import BrokerError, StreambotError
+from streambot.domain.errors import BrokerError, StreambotError, UsageError
 from streambot.domain.replay_settings import Moment, Speed
 from streambot.processor.declaration import declare
 from streambot.processor.durable import write_atomic
@@ -66,14 +66,15 @@ from streambot.wiring.starts import (
 )
 from streambot.wiring.stopping import StopRequest
 from streambot.wiring.supervision import supervise
-from streambot.wiring.tasks import identity, replay_sink, task_plan
+from streambot.wiring.tasks import identity, outside_of, replay_sink, task_plan
 from streambot.wiring.warmup import warm_up
 from streambot.wiring.watching import Watch
 
 if TYPE_CHECKING:
     from streambot.domain.config import BrokerChoice, Resolved, SimulationConfig
     from streambot.processor.manifest import RunManifest
-    from streambot.streams.ports import Sink
+    from streambot.processor.outside import Orders
+    from streambot.streams.ports import Sink, Source
     from streambot.wiring.places import Place
 
 READERS = 4
@@ -168,10 +169,10 @@ async def _go(run: OpenRun, controls: ReplayControls) -> _Ended:
         ended = await _in_place(run, kind, controls)
         await asyncio.to_thread(_write_tables, run, ended)
     except (StreambotError, asyncio.CancelledError, Exception) as error:
-        _write_failure(run, error)
+        finish_failed(run, error)
         raise
     write_atomic(run.folder.path / "summary.json", encode_summary(ended.summary))
-    run.folder.finish(Trigger.END if ended.complete else Trigger.STOP, at=_now())
+    run.folder.finish(Trigger.END if ended.complete else Trigger.STOP, at=now_text())
     return ended
 
 
@@ -181,13 +182,14 @@ def _write_tables(run: OpenRun, ended: _Ended) -> None:
             write_table(run.folder.path, stream)
 
 
-def _write_failure(run: OpenRun, error: BaseException) -> None:
+def finish_failed(run: OpenRun, error: BaseException) -> None:
+    """Write down that a run failed or was aborted; one that never started leaves nothing."""
     if run.folder.started:
         aborted = isinstance(error, asyncio.CancelledError)
         trigger = Trigger.STOP if aborted else Trigger.FAIL
         text = "aborted" if aborted else f"{type(error).__name__}: {error}"
         with suppress(StreambotError):  # the disk may be the very reason
-            run.folder.finish(trigger, at=_now(), error=text)
+            run.folder.finish(trigger, at=now_text(), error=text)
     elif not run.resumed:
         run.folder.discard()
 
@@ -212,7 +214,7 @@ async def _in_place(run: OpenRun, kind: BrokerChoice | None, controls: ReplayCon
             broker=place.address,
             embedded=place.embedded,
             topics=topics | control,
-            started_at=run.folder.record.started_at if run.resumed else _now(),
+            started_at=run.folder.record.started_at if run.resumed else now_text(),
             manifest=msgspec.Raw(msgspec.json.encode(run.manifest)),
         )
         if run.resumed:
@@ -227,15 +229,17 @@ async def _in_place(run: OpenRun, kind: BrokerChoice | None, controls: ReplayCon
             run.folder.path, files_of(run.manifest), run.manifest.partitions, lines=lines
         )
         try:
+            # The replay's name first: behind it nobody else writes ticks.
+            if place.transactional:
+                sink: Sink = await replay_sink(place.log, config.namespace, run.manifest.run)
+            else:
+                sink = await place.log.sink()
             with files:
-                # The replay's name first: behind it nobody else writes ticks.
-                if place.transactional:
-                    sink: Sink = await replay_sink(place.log, config.namespace, run.manifest.run)
-                else:
-                    sink = await place.log.sink()
                 starts = await _starts(run, place, topics)
                 await warming
-                return await _run_tasks(run, place, topics, sink, starts, files, lost, controls)
+                ended = await _run_tasks(run, place, topics, sink, starts, files, lost, controls)
+            await sink.close()
+            return ended
         finally:
             lost.cancel()
             if not lost.cancelled():
@@ -363,6 +367,8 @@ async def _engines(
             core=start.core,
             guard=SequenceGuard(topics["ticks"], manifest.run_id, partition, state=start.reader),
             source=readers.get(partition, NOTHING),
+            orders=await _outside(run, place, topics, partition),
+            answer_timeout_s=manifest.answer_timeout_s,
             offset=0 if start.offset == "beginning" else int(start.offset),
             sink=sink,
             topics=topics,
@@ -378,6 +384,23 @@ async def _engines(
         for partition, start in enumerate(starts)
     ]
     return intakes, runners
+
+
+async def _outside(
+    run: OpenRun, place: Place, topics: dict[str, str], partition: int
+) -> tuple[Orders, Source] | None:
+    """Agents outside a task of the plain runner, and where their orders come from."""
+    make = outside_of(run.manifest, partition)
+    if make is None:
+        return None
+    if run.resumed or not place.readable:
+        raise UsageError(
+            "agents in other processes need a broker that keeps their orders",
+            where="--agent",
+            hint="give --bootstrap-servers of Apache Kafka; `streambot broker start` starts one",
+        )
+    source = await place.log.source({TopicPartition(topics["orders"], partition): "beginning"})
+    return make(None), source
 
 
 async def _service(
@@ -428,6 +451,7 @@ def _recount_marks(
         watch.recount(partition, b"".join(waiting[partition]), start.reader.barrier)
 
 
-def _now() -> str:
+def now_text() -> str:
+    """Wall time as `run.json` has it."""
     now = dt.datetime.now(dt.UTC)  # noqa: TID251  # wall time, of `run.json` only
     return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")

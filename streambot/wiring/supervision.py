@@ -72,7 +72,7 @@ async def supervise(
             for helper in helpers:
                 helper.cancel()
     except BaseExceptionGroup as failures:
-        raise _first(failures) from None
+        raise first_failure(failures) from None
     finally:
         gc.unfreeze()
     return outcome.complete and all(ends)
@@ -99,8 +99,10 @@ async def _fail_when(lost: asyncio.Future[None]) -> None:
     await asyncio.shield(lost)
 
 
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_failure(failures: BaseException) -> BaseException:
     """The failure to tell: a bug before all, then what people can act on, the lost broker last."""
+    if not isinstance(failures, BaseExceptionGroup):
+        return failures
     flat = list(_leaves(failures))
     for failure in flat:
         if not isinstance(failure, StreambotError):
