@@ -73,6 +73,7 @@ class Keyboard:
         self._sender = f"keyboard-{secrets.token_hex(4)}"
         self._count = 0
         self._pausing: tuple[bool, asyncio.Future[Acknowledgement]] | None = None
+        self._speeding: tuple[Speed, asyncio.Future[Acknowledgement]] | None = None
         self._terminal: _Terminal | None = None
 
     def start(self) -> bool:
@@ -112,6 +113,8 @@ class Keyboard:
 
     def _change_speed(self, factor: Fraction) -> None:
         speed = self._controls.speed
+        if self._speeding is not None and not self._speeding[1].done():
+            speed = self._speeding[0]  # the key before waits for its barrier still
         if speed is None:
             return
         if speed.is_max:
@@ -125,7 +128,9 @@ class Keyboard:
         except UsageError:
             self._say(f"{speed} is as {'fast' if factor > 1 else 'slow'} as the keys go")
             return
-        self._give(SetSpeed(**self._next(), speed=text))
+        answer = self._give(SetSpeed(**self._next(), speed=text))
+        if answer is not None:
+            self._speeding = parse_speed(text), answer
 
     def _next(self) -> dict[str, Any]:
         self._count += 1

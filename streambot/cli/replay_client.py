@@ -67,18 +67,29 @@ async def ask(
     Raises:
         BrokerError: the run cannot be reached, or nobody answers.
     """
-    topics = seen.record.topics
     run = seen.record.run
     if seen.record.broker == IN_PROCESS:
         raise BrokerError(
             f"run {run} cannot be reached: its streams stay inside its own process",
             hint="press space in its terminal (? shows the keys), or run it with --broker embedded",
         )
-    if CONTROL not in topics or STATUS not in topics:
+    if CONTROL not in seen.record.topics or STATUS not in seen.record.topics:
         raise BrokerError(
             f"run {run} cannot be reached: it has no control stream",
             hint="declare `control` and `status` in its topics.yaml, as the bundled one does",
         )
+    try:
+        return await _ask(seen, command, security, limit_s)
+    except BrokerError:
+        if seen.living:
+            raise
+        raise BrokerError(f"run {run} ended before it answered") from None
+
+
+async def _ask(
+    seen: SeenRun, command: Command, security: KafkaSecurity, limit_s: float
+) -> Acknowledgement:
+    topics = seen.record.topics
     place = BrokerPlace(seen.record.broker, str(seen.path / "run.json"))
     async with AsyncExitStack() as stack:
         log = await stack.enter_async_context(open_broker(place, security))
@@ -95,11 +106,9 @@ async def ask(
             found = await _answer(seen, source, command, again)
             if found is not None:
                 return found
-            if not seen.living:
-                raise BrokerError(f"run {run} ended before it answered")
-            if loop.time() >= limit:
+            if loop.time() >= limit or not seen.living:
                 raise BrokerError(
-                    f"nobody answered: run {run} has not done `{word_of(command)}` within "
+                    f"nobody answered: run {seen.record.run} has not done `{word_of(command)}` within "
                     f"{limit_s:g} s",
                     hint="it may be busy, or about to end; --wait 2m waits longer",
                 )
