@@ -52,7 +52,8 @@ def flags(name: str = "simulate") -> set[str]:
     root = cast("Any", get_command(app))
     context = root.make_context("streambot", [], resilient_parsing=True)
     command = root.get_command(context, name)
-    inner = getattr(command, "commands", {}).values()
+    names = command.list_commands(context) if hasattr(command, "list_commands") else ()
+    inner = [command.get_command(context, name) for name in names]
     parameters = (parameter for one in (command, *inner) for parameter in one.params)
     return {
         flag for parameter in parameters for flag in (*parameter.opts, *parameter.secondary_opts)

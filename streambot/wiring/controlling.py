@@ -1,6 +1,6 @@
 """How people reach a replay that goes: topics, keys, and the run that follows a seek.
 
-Where other processes can read the streams of a run, a `control` and a `status` topic are made beside
+Where other processes can read the streams of a run, there are a `control` and a `status` topic beside
 them. Whoever holds `ReplayControls` in this process gives commands to whichever run is going, also
 after a seek has started another one.
 """
@@ -15,22 +15,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streambot.domain.errors import ConfigError, StreambotError, UsageError
+from streambot.domain.errors import StreambotError, UsageError
 from streambot.domain.layers import Resolved
-from streambot.domain.topics import find_topics
 from streambot.processor.folder import check_run_name
 from streambot.replay.commands import CommandStream
 from streambot.streams.control import CONTROL, STATUS
-from streambot.streams.ports import StreamSpec, TopicPartition
+from streambot.streams.ports import TopicPartition
 from streambot.wiring.places import topic_names
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
-    from streambot.domain.config import SimulationConfig
     from streambot.domain.replay_settings import Moment, Speed
-    from streambot.processor.manifest import RunManifest
     from streambot.replay.service import ReplayService
     from streambot.report.progress import Observer
     from streambot.report.summary import Summary
@@ -84,44 +80,6 @@ class ReplayControls:
         """A seek has ended a run; `successor` is about to start."""
         if self._on_sought is not None:
             self._on_sought(summary, successor)
-
-
-async def create_control_streams(
-    place: Place, config: SimulationConfig, manifest: RunManifest, cwd: Path, observer: Observer
-) -> dict[str, str]:
-    """Make the topics for control, where others can read them; returns their names by stream.
-
-    Raises:
-        TopicError: one exists with other partitions, or cannot be made.
-        ConfigError: `topics.yaml` is wrong.
-    """
-    if not place.readable:
-        return {}
-    templates = find_topics(None, cwd)
-    missing = [stream for stream in (CONTROL, STATUS) if stream not in templates]
-    if missing:
-        observer.warned(
-            f"topics.yaml declares no stream `{missing[0]}`: `streambot replay` cannot reach this run"
-        )
-        return {}
-    try:
-        names = {
-            stream: templates[stream].topic(config.namespace, manifest.run)
-            for stream in (CONTROL, STATUS)
-        }
-    except ValueError as error:
-        raise ConfigError(str(error), where="--run", hint="choose a shorter name") from error
-    await place.log.create(
-        [
-            StreamSpec(
-                name=name,
-                partitions=templates[stream].partition_count(manifest.partitions),
-                config=templates[stream].kafka_settings(),
-            )
-            for stream, name in names.items()
-        ]
-    )
-    return names
 
 
 @asynccontextmanager

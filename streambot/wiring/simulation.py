@@ -38,7 +38,6 @@ from streambot.streams.sequence import FrameChain, SequenceGuard
 from streambot.wiring.controlling import (
     ReplayControls,
     controlled,
-    create_control_streams,
     next_run_after_seek,
     successor_of,
 )
@@ -206,14 +205,13 @@ async def _in_place(run: OpenRun, kind: BrokerChoice | None, controls: ReplayCon
     async with open_place(config, kind, run.folder.path, on_failure) as place:
         topics = topics_in(place, config, run.manifest, run.cwd)
         await create_streams(place, config, run.manifest, run.cwd, resumed=run.resumed)
-        control = await create_control_streams(place, config, run.manifest, run.cwd, run.observer)
         record = RunRecord(
             run=run.manifest.run,
             state=RunState.RUNNING,
             pid=os.getpid(),
             broker=place.address,
             embedded=place.embedded,
-            topics=topics | control,
+            topics=topics,
             started_at=run.folder.record.started_at if run.resumed else now_text(),
             manifest=msgspec.Raw(msgspec.json.encode(run.manifest)),
         )
