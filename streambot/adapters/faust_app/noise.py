@@ -35,6 +35,11 @@ _KNOWN = (
 )
 
 
+_HERE = __name__.rpartition(".")[0]
+_LOGGERS = ("faust", "mode", f"{_HERE}.rollup_app", f"{_HERE}.transport")
+"""A subclass of a service speaks through the log of its own module."""
+
+
 class _Counting(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -47,7 +52,7 @@ class _Counting(logging.Handler):
             self.counts[bare.split("(", maxsplit=1)[0][:60]] += 1
         else:
             self.counts["unknown"] += 1
-            _log.warning("%s: %s", record.name.partition(".")[0], bare)
+            _log.warning("faust: %s", bare)
 
 
 _handler = _Counting()
@@ -55,7 +60,7 @@ _handler = _Counting()
 
 def silence() -> None:
     """Take over the logs of Faust and mode. A second call does nothing."""
-    for name in ("faust", "mode"):
+    for name in _LOGGERS:
         logger = logging.getLogger(name)
         if _handler not in logger.handlers:
             logger.addHandler(_handler)

@@ -167,16 +167,20 @@ class RollupWork:
             self._all = await KafkaLog.open(
                 settings.servers, profile=profile, security=settings.security
             )
-        found: dict[Place, int] = {}
         for stream in INPUTS:
-            topic = self._topics[stream]
-            while not await self._all_visible(topic):  # noqa: ASYNC110  # a broker tells nobody
+            while not await self._all_visible(self._topics[stream]):  # noqa: ASYNC110  # not told
                 await asyncio.sleep(_LOOK_AGAIN_S)
-            for partition in range(self.settings.run.partitions):
-                last = await read_last(self._log, topic, partition)
-                if last is not None:
-                    found[topic, partition] = last.offset
-        return found
+        places = [
+            (self._topics[stream], partition)
+            for stream in INPUTS
+            for partition in range(self.settings.run.partitions)
+        ]
+        lasts = await asyncio.gather(*(read_last(self._log, *place) for place in places))
+        return {
+            place: last.offset
+            for place, last in zip(places, lasts, strict=True)
+            if last is not None
+        }
 
     async def _all_visible(self, topic: str) -> bool:
         if self._all is None or self._log is None:
@@ -249,7 +253,7 @@ class RollupWork:
         milliseconds = round(message.timestamp * 1_000)
         record = Record(
             message.topic, message.partition, message.offset, milliseconds, message.key,
-            message.value or b"", tuple((message.headers or {}).items()),
+            message.value or b"", tuple(message.headers or ()),
         )  # fmt: skip
         try:
             burial = read_burial(record)
