@@ -191,6 +191,7 @@ class ExactlyOnceRunner:
         self._reached = reached
         self._stopping = False
         self._open: _Open | None = None
+        self._opens = 0
         self._failures = 0
         self._answers = AnswerClock(plan.answer_timeout_s)
         self._status: list[SlotStatus] = []
@@ -302,6 +303,7 @@ class ExactlyOnceRunner:
             if plan.make_orders is not None:
                 sources.append(await self._source("orders", worker.orders_offset))
             opened = _Open(transactions, worker, sources, restored, written)
+            self._opens = opened.opens
             # Says that it is open, so that a predecessor who wakes up knows: committed at once.
             await self._commit(opened, self._batch(opened, []), state_at=end)
         except BaseException:
@@ -389,8 +391,12 @@ class ExactlyOnceRunner:
         return stream != "orders" or self._plan.make_orders is None
 
     async def _check_overtaken(self, fenced: FencedError) -> None:
-        """Raise `fenced` where a successor is there; a transaction that timed out has none."""
-        mine = self._open.opens if self._open is not None else 0
+        """Raise `fenced` where a successor is there.
+
+        A transaction that timed out has none, nor has who was fenced by a request of a process that
+        is gone. Its own last opening counts as its own whether it was committed or not: nobody
+        must not take himself for his successor.
+        """
         while True:
             self._failures += 1
             if self._failures > MOST_REOPENS:
@@ -400,7 +406,7 @@ class ExactlyOnceRunner:
             except BrokerError:  # not to know is no reason to fence a successor
                 await asyncio.sleep(_REOPEN_PAUSE_S * self._failures)
                 continue
-            if task is not None and task.opens > mine:
+            if task is not None and task.opens > self._opens:
                 raise fenced
             return
 

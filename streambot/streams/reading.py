@@ -24,7 +24,10 @@ _FIRST_LOOK = 8
 
 
 async def read_to_end(
-    log: Log, stream: str, starts: Mapping[int, Start] | None = None
+    log: Log,
+    stream: str,
+    starts: Mapping[int, Start] | None = None,
+    ends: Mapping[int, int] | None = None,
 ) -> AsyncIterator[list[Record]]:
     """Batches of records of all (or the given) partitions, up to their ends at the time of the call.
 
@@ -32,14 +35,16 @@ async def read_to_end(
         log: where the stream is.
         stream: full name.
         starts: where to begin in each partition; None: all partitions from their beginning.
+        ends: the ends, where the caller knows them.
 
     Raises:
         StreambotError: the log is gone, or does not give what it says it has.
     """
-    ends = await log.end_offsets(stream)
+    if ends is None:
+        ends = dict(enumerate(await log.end_offsets(stream)))
     firsts = await log.beginning_offsets(stream)
     if starts is None:
-        starts = dict.fromkeys(range(len(ends)), "beginning")
+        starts = dict.fromkeys(ends, "beginning")
     places: dict[TopicPartition, Start] = {}
     for partition, start in starts.items():
         first = firsts[partition] if start == "beginning" else start
@@ -62,9 +67,20 @@ async def read_to_end(
         await source.close()
 
 
-async def read_back(log: Log, stream: str, partition: int, count: int) -> list[Record]:
-    """The last records of a partition: at least `count` of them, where there are so many."""
-    end = (await log.end_offsets(stream))[partition]
+async def read_back(
+    log: Log, stream: str, partition: int, count: int, end: int | None = None
+) -> list[Record]:
+    """The last records of a partition: at least `count` of them, where there are so many.
+
+    Args:
+        log: where the stream is.
+        stream: full name.
+        partition: of it.
+        count: of records.
+        end: where the partition ends; None: where it ends now.
+    """
+    if end is None:
+        end = (await log.end_offsets(stream))[partition]
     first = (await log.beginning_offsets(stream))[partition]
     look = max(count, _FIRST_LOOK)
     while True:
