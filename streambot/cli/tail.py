@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 EXIT_INTERRUPTED = 130
 LAST_LINES = 10
-STREAMS = ("ticks", "orders", "fills", "pnl", "late", "dead-letter")
+STREAMS = ("ticks", "orders", "fills", "pnl", "late", "dead-letter", "portfolio", "alerts")
+_ROLLED_UP = frozenset({"portfolio", "alerts"})
+_NO_ROLLUP = "; `simulate --alerts` or `faust -A streambot.adapters.faust_app worker` writes it"
 _NO_TIMES = frozenset({"orders", "late", "dead-letter"})
 
 
@@ -192,7 +194,8 @@ class _Session:
             read = count(self._read, "line")
             say(f"run {run}: none of {read} of {self.stream} matched", style="dim")
         else:
-            say(f"run {run} ({self._seen.state}): nothing in {self.stream}", style="dim")
+            why = _NO_ROLLUP if self.stream in _ROLLED_UP else ""
+            say(f"run {run} ({self._seen.state}): nothing in {self.stream}{why}", style="dim")
 
 
 def _line_count(text: str | None) -> int | None:
@@ -285,5 +288,6 @@ app = single(
         "streambot tail fills --where 'price > 372.5 and side == 1 and not gap_fill == true'",
         "streambot tail fills --where 'kind == OrderRejected and reason ~ cash'",
         "streambot tail ticks --where 'instrument in (SPY, FB)' -n 100",
+        "streambot tail alerts --from beginning",
     ),
 )

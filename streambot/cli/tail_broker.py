@@ -154,6 +154,8 @@ class _New:
             "late": (("stream", "partition"), "offset"),
             "dead-letter": (("stream", "partition"), "offset"),
             "ticks": (("partition",), "frame_seq"),
+            "portfolio": (("currency",), "seq"),
+            "alerts": (("series",), "seq"),
         }.get(stream, (("instrument",), "seq"))
         self._last: dict[tuple[Any, ...], int] = {}
 

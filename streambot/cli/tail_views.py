@@ -14,6 +14,7 @@ import msgspec
 
 from streambot.cli.human import amount, moment, utc_text
 from streambot.cli.lines import Column, Traded, View
+from streambot.cli.rollup_views import alert_view, portfolio_view
 from streambot.domain.events import (
     Mark,
     OrderExpired,
@@ -286,6 +287,8 @@ _VIEWS: Mapping[str, Callable[[Traded, int | None], View]] = {
     "pnl": _pnl,
     "late": _dead,
     "dead-letter": _dead,
+    "portfolio": portfolio_view,
+    "alerts": alert_view,
 }
 STREAMS = tuple(_VIEWS)
 """What can be tailed."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -46,6 +48,21 @@ def settings(world: World, **more) -> RollupSettings:
 
 def left_in(folder: Path) -> list[Path]:
     return list(folder.iterdir())
+
+
+async def tailed(world: World, stream: str) -> list[dict]:
+    """What `streambot tail` prints of a run whose process is gone."""
+    command = [
+        Path(sys.executable).parent / "streambot",
+        "tail",
+        stream,
+        "--json",
+        "--from",
+        "beginning",
+    ]
+    command += ["--run", world.run.run, "--runs-dir", world.folder.parent]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
+    return [msgspec.json.decode(line) for line in done.stdout.splitlines()]
 
 
 async def write(world: World, records, *, repeat: bool = False) -> None:
@@ -142,6 +159,13 @@ async def test_the_command_of_faust_killed_in_the_middle(world, tmp_path):
     assert "Traceback" not in said
     assert "web" not in said.replace("  web       | aiohttp", ""), "no web page in the banner"
     assert left_in(tmp_path / "cwd") == []
+    for stream in ("portfolio", "alerts"):
+        told = await tailed(world, stream)
+        assert [line["seq"] for line in told] == [
+            msgspec.json.decode(line)["seq"]
+            for line in (world.folder / f"{stream}.ndjson").read_bytes().splitlines()
+        ]
+        assert {line["schema"] for line in told} == {f"streambot.{stream.removesuffix('s')}/1"}
     # The embedded broker's writers are plain; what a kill tore is written again under its number.
     assert by_series(await world.raw()) == world.expected
 

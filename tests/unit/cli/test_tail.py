@@ -97,6 +97,8 @@ def test_nothing_to_show_is_said(streambot: Invoke) -> None:
     said = streambot("tail", "late")
     assert (said.code, said.out) == (0, "")
     assert said.err == "run spy-7f3a (complete): nothing in late\n"
+    said = streambot("tail", "alerts")
+    assert "nothing in alerts; `simulate --alerts`" in said.err
     said = streambot("tail", "fills", "--where", "price > 10000")
     assert said.err == "run spy-7f3a: none of 30 lines of fills matched\n"
 

@@ -171,3 +171,37 @@ def test_fields_for_the_filter_are_those_of_the_records() -> None:
     assert "time" in make_view("pnl", TRADED).fields
     assert "premium_ticks" in make_view("orders", TRADED).fields
     assert set(tick_row(SPY, OPEN, 1, 1, 0, 0)) <= set(make_view("ticks", TRADED).fields)
+
+
+def rolled(**changes: Any) -> dict[str, Any]:
+    row = {
+        "kind": "PortfolioRolled", "seq": 4, "ts_event": OPEN, "barrier": 1_234, "currency": "USD",
+        "equity": "1978001.5000", "cash": "1000000.0000", "peak": "2000000.0000",
+        "drawdown": "21998.5000", "drawdown_pct": 1.0999, "max_drawdown": "40000.0000",
+        "max_drawdown_pct": 2.0, "pnl_net": "-21998.5000", "pnl_realized": "-20000.0000",
+        "pnl_unrealized": "-1990.5000", "brokerage": "8.0000", "open_positions": 1, "halted": 0,
+        "marks": 99, "missing": 0,
+    }  # fmt: skip
+    return row | changes
+
+
+def test_a_portfolio() -> None:
+    """Money with its currency, P&L after brokerage with brokerage beside it."""
+    assert line("portfolio", rolled()) == (
+        "2020-12-15 09:30:00 EST 1,234 1,978,001.5000 USD -21,998.5000 8.0000 -20,000.0000 "
+        "-1,990.5000 1.10 % 2.00 % 1"
+    )
+    assert line("portfolio", rolled(halted=2, missing=3)).endswith("2 halted, 3 marks missing")
+
+
+def test_an_alert_says_since_when_and_that_it_is_over() -> None:
+    row = {
+        "kind": "AlertRaised", "series": "portfolio/USD", "seq": 0, "ts_event": OPEN,
+        "alert": "drawdown", "where": "USD", "amount": "30001.00", "unit": "USD", "since": OPEN,
+        "message": "the portfolio is down", "percent": 10.01, "limit_percent": 10.0,
+    }  # fmt: skip
+    assert line("alerts", row) == "2020-12-15 09:30:00 EST raised drawdown the portfolio is down"
+    over = row | {"kind": "AlertCleared", "ts_event": OPEN + 60 * 10**9, "message": "it is back"}
+    assert line("alerts", over) == (
+        "2020-12-15 09:31:00 EST over drawdown 2020-12-15 09:30:00 EST it is back"
+    )
