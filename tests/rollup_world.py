@@ -155,12 +155,12 @@ def by_series(lines: list[tuple[str, bytes]]) -> Said:
     return found
 
 
-def start_worker(world: World, cwd: Path, *more: str) -> subprocess.Popen[str]:
-    """`faust -A streambot.adapters.faust_app worker` for the run's folder."""
+def start_worker(world: World, cwd: Path, run: str = "") -> subprocess.Popen[str]:
+    """`faust -A streambot.adapters.faust_app worker` for the run's folder, or as `run` names it."""
     cwd.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [FAUST, "-A", "streambot.adapters.faust_app", "worker", *more],
-        cwd=cwd, env={**os.environ, "STREAMBOT_RUN": str(world.folder)},
+        [FAUST, "-A", "streambot.adapters.faust_app", "worker"],
+        cwd=cwd, env={**os.environ, "STREAMBOT_RUN": run or str(world.folder)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from streambot.adapters.kafka.detect import detect_profile
+from streambot.adapters.kafka.log import KafkaLog
 from streambot.adapters.kafka.profile import BrokerProfile
-from streambot.domain.errors import ConfigError
+from streambot.domain.errors import ConfigError, StreamError
 from streambot.domain.kafka_settings import KafkaSecurity
 from streambot.domain.topics import bundled_topics
 from streambot.processor.folder import read_record
 from streambot.processor.run_state import RunState
 from streambot.report.rollup import RolledRun
 from streambot.streams.ports import StreamSpec
+from streambot.streams.reading import read_to_end
 
 INPUTS = ("pnl", "fills", "dead-letter")
 OUTPUTS = ("portfolio", "alerts")
 RUN_VARIABLE = "STREAMBOT_RUN"
 _IN_PROCESS = "in-process"
+_RUN_KEY = b"run"
+"""Of the declaration's own record, see `processor.declaration`."""
 _ON_BROKER = re.compile(r"(?P<servers>[^/\s]+:\d+)/(?P<namespace>[^/.\s]+)\.(?P<run>[^/\s]+)")
+
+
+class _Declared(msgspec.Struct, frozen=True):
+    """What is read of a `processor.declaration.Declaration`, under the same names."""
+
+    manifest: RolledRun
+    topics: dict[str, str]
 
 
 class RollupSettings(NamedTuple):
@@ -97,16 +111,41 @@ def settings_of(text: str | None) -> RollupSettings:
 
 
 def declared_run(servers: str, namespace: str, run: str) -> RollupSettings:
-    """Settings from the declaration of a run in the stream `<namespace>.<run>.runs` of a broker.
+    """Settings from the declaration of a run on its broker: the stream `<namespace>.<run>.runs`.
 
     Raises:
         ConfigError: there is none.
+        BrokerError: nobody answers there.
+        StreamError: the declaration is not what streambot writes.
     """
-    raise ConfigError(
-        f"run {run} in namespace {namespace} is not declared on {servers}",
-        where=RUN_VARIABLE,
-        hint="name the folder of the run instead",
-    )
+    topic = f"{namespace}.{run}.runs"
+    # In a thread: an event loop of its own here would take away the one that Faust sets up.
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(asyncio.run, _declaration(servers, topic)).result()
+    if found is None:
+        raise ConfigError(
+            f"run {run} in namespace {namespace} is not declared on {servers}",
+            where=topic,
+            hint="is the name right? `streambot replay` and `streambot simulate` declare their runs",
+        )
+    return RollupSettings(servers, found.manifest, namespace=namespace, topics=found.topics)
+
+
+async def _declaration(servers: str, topic: str) -> _Declared | None:
+    profile = await detect_profile(servers)
+    async with await KafkaLog.open(servers, profile=profile) as log:
+        if topic not in await log.streams():
+            return None
+        latest: bytes | None = None
+        async for batch in read_to_end(log, topic):
+            for record in batch:
+                latest = record.value if record.key == _RUN_KEY else latest
+    if latest is None:
+        return None
+    try:
+        return msgspec.json.decode(latest, type=_Declared)
+    except msgspec.MsgspecError as cause:
+        raise StreamError(f"the declaration cannot be read: {cause}", where=topic) from cause
 
 
 def _of_folder(folder: Path) -> RollupSettings:

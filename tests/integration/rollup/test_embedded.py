@@ -21,6 +21,7 @@ from streambot.adapters.faust_app import RollupSettings, alerts_running
 from streambot.adapters.kafka import EMBEDDED, KafkaLog
 from streambot.domain.errors import BrokerError, StreamError, TopicError
 from streambot.processor.run_state import RunState
+from streambot.streams.ports import StreamSpec
 from tests.rollup_world import World, by_series, ended, start_worker, until
 
 pytestmark = pytest.mark.integration
@@ -232,6 +233,28 @@ async def members(world: World) -> int:
         return len(answer.groups[0][5])
     finally:
         await admin.close()
+
+
+async def test_a_run_that_is_declared_on_its_broker(world, tmp_path):
+    """No folder is needed: `host:port/namespace.run`; a run that is not declared is said so."""
+    name = f"{world.log.servers}/streambot.r"
+    worker = start_worker(world, tmp_path / "cwd", name)
+    said = await ended(worker)
+    assert worker.returncode == 3, said
+    assert "is not declared on" in said
+    await world.log.create([StreamSpec(name="streambot.r.runs")])
+    sink = await world.log.sink()
+    declared = {"namespace": "streambot", "manifest": world.run, "topics": world.topics}
+    for key, value in ((b"context/AAA", {}), (b"run", declared), (b"successor", {"run": "s"})):
+        data = msgspec.json.encode(value)
+        await sink.append("streambot.r.runs", 0, data, timestamp_ms=0, key=key)
+    await sink.close()
+    await write(world, world.records()[:40])
+    worker = start_worker(world, tmp_path / "cwd", name)
+    await until(world.is_complete, "the roll-up does not go on")
+    worker.send_signal(signal.SIGTERM)
+    said = await ended(worker)
+    assert worker.returncode == 0, said
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.5, 2.5])
