@@ -87,7 +87,7 @@ async def read_back(
         start = max(first, end - look)
         records = [
             record
-            async for batch in read_to_end(log, stream, {partition: start})
+            async for batch in read_to_end(log, stream, {partition: start}, {partition: end})
             for record in batch
         ]
         if len(records) >= count or start == first:
