@@ -60,6 +60,13 @@ def sections(rounds: int, *, quick: bool) -> dict[str, tuple[str, str, Builder]]
         "start": ("start", "s", _lazy("start", "rows", rounds)),
         "pacing": ("pacing", "ms", _lazy("pacing", "rows", rounds)),
         "pipeline": ("Parquet to P&L", "ticks/s", _lazy("pipeline", "rows", rounds, quick)),
+        "kafka": (
+            "Parquet to P&L on Kafka",
+            "ticks/s",
+            _lazy("kafka", "throughput", rounds, quick),
+        ),
+        "latency": ("tick to visible fill on Kafka", "ms", _lazy("kafka", "latency", rounds)),
+        "recovery": ("recovery after a kill on Kafka", "s", _lazy("kafka", "recovery", rounds)),
         "memory": ("memory of a long replay", "MiB", _lazy("memory", "rows", quick)),
     }
 

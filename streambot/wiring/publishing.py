@@ -28,6 +28,7 @@ from streambot.replay.service import MonotonicClock, Outcome, Published, ReplayS
 from streambot.report.piece import ReplaySummary
 from streambot.report.progress import Observer, Progress
 from streambot.report.quantiles import WallTimes
+from streambot.streams.patience import Patience
 from streambot.streams.reading import read_last
 from streambot.streams.sequence import FrameChain
 from streambot.wiring.controlling import (
@@ -37,7 +38,7 @@ from streambot.wiring.controlling import (
     successor_of,
 )
 from streambot.wiring.declaring import declaration_of, wall_ms
-from streambot.wiring.lasting import Patience, persist
+from streambot.wiring.lasting import persist
 from streambot.wiring.opening import OpenRun, new_run, old_run
 from streambot.wiring.outcome import publishing_plan
 from streambot.wiring.places import Place, create_streams, open_lasting, topics_in
@@ -46,6 +47,7 @@ from streambot.wiring.simulation import finish_failed, now_text
 from streambot.wiring.tasks import replay_sink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from streambot.domain.config import Resolved
@@ -72,6 +74,7 @@ async def run_publishing(
     *,
     resume: str | None = None,
     controls: ReplayControls | None = None,
+    on_published: Callable[[Published], None] | None = None,
 ) -> ReplaySummary:
     """Publish a data set into the ticks of a run.
 
@@ -82,6 +85,7 @@ async def run_publishing(
         cwd: where relative paths start.
         resume: name of a run whose replay goes on; None: a new one.
         controls: gives commands to the replay.
+        on_published: told of every frame as it is handed over.
 
     Returns:
         The summary, of the last run where a seek started others.
@@ -106,7 +110,7 @@ async def run_publishing(
             run = await old_run(settings, resume, observer, stop, cwd)
         while True:
             try:
-                summary, seek = await _Publishing(run, held).run()
+                summary, seek = await _Publishing(run, held, on_published).run()
             finally:
                 run.folder.close()
             if seek is None or stop.reason is not None:
@@ -132,10 +136,16 @@ def _require_broker(settings: Resolved) -> None:
 class _Publishing:
     """The replay of one run, begun anew as often as the broker is lost."""
 
-    def __init__(self, run: OpenRun, controls: ReplayControls) -> None:
+    def __init__(
+        self,
+        run: OpenRun,
+        controls: ReplayControls,
+        on_published: Callable[[Published], None] | None,
+    ) -> None:
         self._run = run
+        self._on_published = on_published
         self._controls = controls
-        self._patience = Patience()
+        self._patience = Patience(told=run.observer.warned)
         self._lateness = WallTimes()
         self._late_ns: int | None = None
         self._frames = self._ticks = self._ticks_before = 0
@@ -150,7 +160,7 @@ class _Publishing:
         for message in run.prepared.warnings:
             run.observer.warned(message)
         try:
-            ended = await persist(self._publish, self._patience, run.observer.warned)
+            ended = await persist(self._publish, self._patience)
         except (StreambotError, asyncio.CancelledError, Exception) as error:
             finish_failed(run, error)
             raise
@@ -273,6 +283,8 @@ class _Publishing:
             self._run.observer.progressed(self._progress(service))
 
     def _published(self, frame: Published) -> None:
+        if self._on_published is not None:
+            self._on_published(frame)
         self._patience.succeeded()
         self._frames += 1
         self._ticks += frame.rows
