@@ -7,7 +7,8 @@ never depends on when an answer arrived. Agents are asked in the order of the ma
 
 *Free run*: an order takes effect when it arrives, as live: in front of the next frame at which its
 instrument has closed the bar that the order answers, and has none open. It then answers the last bar
-closed. Where it took effect is told, so that the run can be repeated from its log.
+closed. What took effect in front of every frame is told, nothing included: so the run can be repeated
+from its log, and an agent knows how far the engine is.
 
 An agent that was restarted answers again; the first answer to a barrier counts.
 """
@@ -21,7 +22,7 @@ import msgspec
 
 from streambot.domain.errors import DecodeError
 from streambot.domain.events import AcceptedOrders, OrdersThrough, SubmitOrder
-from streambot.streams.orders import decode_orders
+from streambot.streams.orders import decode_orders, encode_orders
 
 if TYPE_CHECKING:
     from streambot.processor.task import TaskCore
@@ -57,7 +58,7 @@ class Given(NamedTuple):
 
     Attributes:
         orders: complete, of all agents.
-        accepted: record of the `accepted` stream; None in lockstep, or without orders.
+        accepted: record of the `accepted` stream; None in lockstep.
     """
 
     orders: Sequence[SubmitOrder] = ()
@@ -203,7 +204,7 @@ class FreeRun:
     def take(self, frame: Frame, core: TaskCore) -> Given:
         """See `Orders.take`."""
         taken: list[SubmitOrder] = []
-        lines: list[bytes] = []
+        lines: list[OrdersThrough] = []
         for agent, orders in self._book.waiting.items():
             mine = []
             for order in list(orders):
@@ -214,18 +215,17 @@ class FreeRun:
                 effective = frame.barrier_lo - 1 if early or closed is None else closed
                 mine.append(msgspec.structs.replace(order, barrier=effective))
                 orders.remove(order)
-            if mine:
-                taken += mine
-                line = AcceptedOrders(
-                    agent=agent,
-                    partition=self._partition,
-                    through_barrier=max(order.barrier for order in mine),
-                    orders=tuple(mine),
-                    frame_seq=frame.frame_seq,
-                    row=0,
-                )
-                lines.append(msgspec.json.encode(line) + b"\n")
-        return Given(taken, b"".join(lines) or None)
+            taken += mine
+            line = AcceptedOrders(
+                agent=agent,
+                partition=self._partition,
+                through_barrier=needed_answer(frame),
+                orders=tuple(mine),
+                frame_seq=frame.frame_seq,
+                row=0,
+            )
+            lines.append(line)
+        return Given(taken, encode_orders(lines))
 
     def state(self) -> OutsideState:
         """See `Orders.state`."""

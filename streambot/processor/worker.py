@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from streambot.domain.errors import DecodeError, StreamError
 from streambot.processor.core_state import CoreState
-from streambot.processor.outside import Inside, Orders, OutsideState, needed_answer
+from streambot.processor.outside import Given, Inside, Orders, OutsideState, needed_answer
 from streambot.processor.step_output import StepOutput
 from streambot.streams.frame import Frame, FrameKind, decode_frame
 from streambot.streams.ports import Record
@@ -245,7 +245,9 @@ class Worker:
             self._keep = Keep.NEVER
 
     def _step(self, record: Record, frame: Frame) -> Step:
-        given = self._orders.take(frame, self.core)
+        # Orders in front of a CONTROL frame act in the frame behind it.
+        acts = frame.kind is not FrameKind.CONTROL
+        given = self._orders.take(frame, self.core) if acts else Given()
         output = None
         if frame.kind is FrameKind.END:
             output = self.core.finish(given.orders)
