@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from streambot.streams.ports import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from streambot.streams.ports import Source
 
@@ -107,43 +107,43 @@ class Incoming(NamedTuple):
     orders: list[Record]
 
 
-class Pair:
-    """Ticks and orders of one partition, whichever comes first.
+class Several:
+    """Streams of one partition, whichever comes first.
 
     Args:
-        ticks: where the frames come from.
-        orders: where orders come from; None: no agents outside.
+        readers: where each comes from, by a name.
+        max_records: of one stream at a time.
     """
 
-    def __init__(self, ticks: Reader, orders: Reader | None, *, max_records: int) -> None:
-        self._ticks = ticks
-        self._orders = orders
+    def __init__(self, readers: Mapping[str, Reader], *, max_records: int) -> None:
+        self._readers = readers
         self._most = max_records
-        self._reading: dict[bool, asyncio.Task[list[Record]]] = {}
+        self._reading: dict[str, asyncio.Task[list[Record]]] = {}
 
     async def read(
-        self, *, ticks: bool, timeout_s: float, also: asyncio.Future[Any] | None = None
-    ) -> Incoming:
-        """What comes next; empty after `timeout_s` without anything, or as soon as `also` is done.
+        self,
+        wanted: Collection[str],
+        *,
+        timeout_s: float,
+        also: asyncio.Future[Any] | None = None,
+    ) -> dict[str, list[Record]]:
+        """What comes next, by stream; as soon as `also` is done, or after `timeout_s`, nothing.
 
         Args:
-            ticks: False: leave the ticks alone for now.
+            wanted: streams to read; the others are left alone for now.
+            timeout_s: how long nothing may come.
+            also: what ends the wait too.
         """
-        wanted = {is_ticks for is_ticks in (True, False) if self._reader(is_ticks) is not None}
-        if not ticks:
-            wanted.discard(True)
-        waiting: set[asyncio.Future[Any]] = {self._task(which) for which in wanted}
+        waiting: set[asyncio.Future[Any]] = {self._task(name) for name in wanted}
         if also is not None:
             waiting.add(also)
         if not waiting:
             await asyncio.sleep(timeout_s)
         else:
             await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        found: dict[bool, list[Record]] = {True: [], False: []}
-        for which in wanted:
-            if self._reading[which].done():
-                found[which] = self._reading.pop(which).result()
-        return Incoming(found[True], found[False])
+        return {
+            name: self._reading.pop(name).result() for name in wanted if self._reading[name].done()
+        }
 
     async def close(self) -> None:
         """Give up what is being read; the readers stay open."""
@@ -153,17 +153,42 @@ class Pair:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _reader(self, is_ticks: bool) -> Reader | None:
-        return self._ticks if is_ticks else self._orders
-
-    def _task(self, is_ticks: bool) -> asyncio.Task[list[Record]]:
-        reader = self._reader(is_ticks)
-        assert reader is not None  # noqa: S101  # the caller has looked
-        if is_ticks not in self._reading:
-            self._reading[is_ticks] = asyncio.ensure_future(
-                reader.read(max_records=self._most, timeout_s=_READ_TIMEOUT_S)
+    def _task(self, name: str) -> asyncio.Task[list[Record]]:
+        if name not in self._reading:
+            self._reading[name] = asyncio.ensure_future(
+                self._readers[name].read(max_records=self._most, timeout_s=_READ_TIMEOUT_S)
             )
-        return self._reading[is_ticks]
+        return self._reading[name]
+
+
+class Pair:
+    """Ticks and orders of one partition, whichever comes first.
+
+    Args:
+        ticks: where the frames come from.
+        orders: where orders come from; None: no agents outside.
+    """
+
+    def __init__(self, ticks: Reader, orders: Reader | None, *, max_records: int) -> None:
+        readers = {"ticks": ticks} if orders is None else {"ticks": ticks, "orders": orders}
+        self._several = Several(readers, max_records=max_records)
+        self._names = frozenset(readers)
+
+    async def read(
+        self, *, ticks: bool, timeout_s: float, also: asyncio.Future[Any] | None = None
+    ) -> Incoming:
+        """What comes next; empty after `timeout_s` without anything, or as soon as `also` is done.
+
+        Args:
+            ticks: False: leave the ticks alone for now.
+        """
+        wanted = self._names if ticks else self._names - {"ticks"}
+        found = await self._several.read(wanted, timeout_s=timeout_s, also=also)
+        return Incoming(found.get("ticks", []), found.get("orders", []))
+
+    async def close(self) -> None:
+        """Give up what is being read; the readers stay open."""
+        await self._several.close()
 
 
 class _Nothing:

@@ -274,6 +274,10 @@ class TaskCore:
         s = self._slots[self._slot_named(symbol)]
         return None if s["in_bar"] or s["barrier"] < 0 else int(s["barrier"])
 
+    def withdraw(self, symbol: str) -> None:
+        """Forget the order that waits in a slot: its agent was asked, and is not obeyed there."""
+        self._slots[self._slot_named(symbol)]["order_action"] = ACT_HOLD
+
     def _slot_named(self, symbol: str) -> int:
         for slot, instrument in enumerate(self.instruments):
             if instrument.symbol == symbol:
