@@ -15,17 +15,15 @@ barrier by barrier instead of at the end (a test holds them together).
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
 from typing import NamedTuple
 
 import msgspec
 
 from streambot.domain.errors import DecodeError
-from streambot.domain.events import AlertKind, PortfolioRolled
+from streambot.domain.events import AlertKind
 from streambot.domain.instruments import Instrument
-from streambot.domain.units import exact_decimal
 from streambot.report.alerts import AlertBook, Breaches, DeadLetters, Numbers, RollupLine, Stall
-from streambot.report.summary import percent
+from streambot.report.portfolio import Change, CurrencyBook, Slot
 
 _NOTHING = -2
 """Barrier of a partition that has said nothing; marks before the first close carry -1."""
@@ -81,157 +79,6 @@ class _Mark(msgspec.Struct, gc=False):
     halted: bool
 
 
-class _Slot(msgspec.Struct):
-    """A slot as it is rolled up; amounts in the currency's finest money unit."""
-
-    number: int
-    decimals: int
-    scale: int
-    book: _Currency
-    equity: int
-    cash: int
-    realized: int = 0
-    brokerage: int = 0
-    lots: int = 0
-    halted: bool = False
-    told_halted: bool = False
-
-
-class _Change(NamedTuple):
-    slot: _Slot
-    ts: int
-    equity: int
-    cash: int
-    realized: int
-    brokerage: int
-    lots: int
-    halted: bool
-    missed: int
-
-
-class _Currency:
-    """All slots of one currency."""
-
-    def __init__(self, currency: str, decimals: int, limit_bp: int, book: AlertBook) -> None:
-        self.currency = currency
-        self.decimals = decimals
-        self.partitions: set[int] = set()
-        self.capital = self.equity = self.cash = self.realized = self.brokerage = 0
-        self.open = self.halted = self.marks = self.missing = 0
-        self.waiting = 0
-        self.ts = 0
-        self._limit_bp = limit_bp
-        self._alerts = book
-        self._seq = 0
-        self._peak = 0
-        self._fall, self._fall_peak = 0, 0
-        self._beyond_since: int | None = None
-        self._pending: dict[int, list[_Change]] = {}
-        self._barriers: list[int] = []
-
-    def begin(self, partition: int, capital: int) -> None:
-        """A slot of this currency."""
-        self.partitions.add(partition)
-        self.capital += capital
-        self.equity = self.cash = self._peak = self.capital
-
-    def hold(self, barrier: int, change: _Change) -> None:
-        """A change that counts once every partition is through `barrier`."""
-        if barrier not in self._pending:
-            self._pending[barrier] = []
-            heappush(self._barriers, barrier)
-        self._pending[barrier].append(change)
-        self.waiting += 1
-
-    def settle(self, below: int | None, out: list[RollupLine]) -> None:
-        """Roll up all barriers below `below`; None: all there are."""
-        while self._barriers and (below is None or self._barriers[0] < below):
-            barrier = heappop(self._barriers)
-            changes = self._pending.pop(barrier)
-            self.waiting -= len(changes)
-            for change in changes:
-                self._apply(change)
-            self._roll(barrier, out)
-
-    def _apply(self, change: _Change) -> None:
-        slot = change.slot
-        self.equity += change.equity - slot.equity
-        self.cash += change.cash - slot.cash
-        self.realized += change.realized - slot.realized
-        self.brokerage += change.brokerage - slot.brokerage
-        self.open += (change.lots != 0) - (slot.lots != 0)
-        self.halted += change.halted - slot.halted
-        slot.equity, slot.cash = change.equity, change.cash
-        slot.realized, slot.brokerage = change.realized, change.brokerage
-        slot.lots, slot.halted = change.lots, change.halted
-        self.marks += 1
-        self.missing += change.missed
-        self.ts = max(self.ts, change.ts)
-
-    def _roll(self, barrier: int, out: list[RollupLine]) -> None:
-        self._peak = max(self._peak, self.equity)
-        fall = self._peak - self.equity
-        if fall > self._fall:
-            self._fall, self._fall_peak = fall, self._peak
-        net = self.equity - self.capital
-        rolled = PortfolioRolled(
-            seq=self._seq,
-            ts_event=self.ts,
-            barrier=barrier,
-            currency=self.currency,
-            equity=self._money(self.equity),
-            cash=self._money(self.cash),
-            peak=self._money(self._peak),
-            drawdown=self._money(fall),
-            drawdown_pct=percent(fall, self._peak),
-            max_drawdown=self._money(self._fall),
-            max_drawdown_pct=percent(self._fall, self._fall_peak),
-            pnl_net=self._money(net),
-            pnl_realized=self._money(self.realized),
-            pnl_unrealized=self._money(net + self.brokerage - self.realized),
-            brokerage=self._money(self.brokerage),
-            open_positions=self.open,
-            halted=self.halted,
-            marks=self.marks,
-            missing=self.missing,
-        )
-        data = msgspec.json.encode(rolled)
-        out.append(RollupLine("portfolio", self.currency, self._seq, self.ts, data))
-        self._seq += 1
-        self._watch(fall, out)
-
-    def _watch(self, fall: int, out: list[RollupLine]) -> None:
-        """Strictly beyond the limit is beyond, as for a slot (`docs/market-rules.md`)."""
-        beyond = fall * 10_000 > self._limit_bp * self._peak
-        if beyond == (self._beyond_since is not None):
-            return
-        since = self.ts if self._beyond_since is None else self._beyond_since
-        said = {
-            "alert": AlertKind.DRAWDOWN,
-            "where": self.currency,
-            "ts_event": self.ts,
-            "since": since,
-            "amount": self._money(fall),
-            "unit": self.currency,
-            "percent": percent(fall, self._peak),
-            "limit_percent": self._limit_bp / 100,
-        }
-        how = f"{self._money(fall)} {self.currency}, {percent(fall, self._peak):.2f} %"
-        limit = f"the limit of {self._limit_bp / 100:g} %"
-        series = f"portfolio/{self.currency}"
-        if beyond:
-            self._beyond_since = self.ts
-            text = f"the portfolio is {how} below its peak, beyond {limit}"
-            out.append(self._alerts.raised(series, message=text, **said))
-        else:
-            self._beyond_since = None
-            text = f"the portfolio is back within {limit}: {how} below its peak"
-            out.append(self._alerts.cleared(series, message=text, **said))
-
-    def _money(self, amount: int) -> str:
-        return exact_decimal(amount, self.decimals)
-
-
 class Rollup:
     """Rolls up one run."""
 
@@ -250,16 +97,16 @@ class Rollup:
         for one in run.instruments:
             decimals[one.currency] = max(decimals.get(one.currency, 0), one.money_decimals)
         self._books = {
-            currency: _Currency(currency, places, run.drawdown_limit_bp, self._alerts)
+            currency: CurrencyBook(currency, places, run.drawdown_limit_bp, self._alerts)
             for currency, places in sorted(decimals.items())
         }
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, Slot] = {}
         for number, one in enumerate(run.instruments):
             book = self._books[one.currency]
             scale = 10 ** (book.decimals - one.money_decimals)
             capital = run.capital[number] * scale
             book.begin(run.partition_of[number], capital)
-            self._slots[one.symbol] = _Slot(
+            self._slots[one.symbol] = Slot(
                 number, one.money_decimals, scale, book, equity=capital, cash=capital
             )
 
@@ -280,7 +127,7 @@ class Rollup:
             self._newest = max(self._newest, mark.ts_event)
             slot.book.hold(
                 reached,
-                _Change(slot, mark.ts_event, *amounts, mark.lots, mark.halted, missed),
+                Change(slot, mark.ts_event, *amounts, mark.lots, mark.halted, missed),
             )
             if mark.halted and not slot.told_halted:
                 slot.told_halted = True
@@ -350,7 +197,7 @@ class Rollup:
 
     def _read(
         self, partition: int, value: bytes, where: str
-    ) -> list[tuple[_Mark, _Slot, tuple[int, int, int, int]]]:
+    ) -> list[tuple[_Mark, Slot, tuple[int, int, int, int]]]:
         try:
             found = []
             for mark in self._lines.decode_lines(value):
@@ -383,7 +230,7 @@ class Rollup:
         return "pnl/" + ",".join(map(str, sorted(behind)))
 
 
-def _amounts(mark: _Mark, slot: _Slot) -> tuple[int, int, int, int]:
+def _amounts(mark: _Mark, slot: Slot) -> tuple[int, int, int, int]:
     """Equity, cash, realised P&L and brokerage in the currency's finest money unit."""
     decimals, scale = slot.decimals, slot.scale
     return (

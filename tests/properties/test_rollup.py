@@ -185,7 +185,7 @@ def test_a_record_that_is_none_counts_nothing():
     """A line of another run, of another partition, or with other decimals stops, and leaves no trace."""
     good = mark(0, 0, 0, 100)
     for wrong in (
-        good.replace(b"AAA", b"XXX"),
+        good.replace(b"AAA", b"ZZZ"),
         good.replace(b'"100.00"', b'"100.0"'),
         good.replace(b'"100.00"', b'"1e2.00"'),
         b"{}\n",
