@@ -258,6 +258,7 @@ class ExactlyOnceRunner:
             StreambotError: the log is wrong or gone, a strategy raised.
         """
         while True:
+            fenced: FencedError | None = None
             try:
                 opened = await self._reopen()
                 try:
@@ -265,8 +266,11 @@ class ExactlyOnceRunner:
                 finally:
                     self._status = opened.worker.status
                     await opened.close()
-            except FencedError as fenced:
-                await self._check_overtaken(fenced)
+            except FencedError as failure:
+                fenced = failure
+                self._failures += 1
+            except RefusedError:
+                raise
             except BrokerError:
                 self._failures += 1
                 if self._failures > MOST_REOPENS:
@@ -275,6 +279,8 @@ class ExactlyOnceRunner:
                 return ended
             self.reopened += 1
             await asyncio.sleep(_REOPEN_PAUSE_S * self._failures)
+            if fenced is not None:  # asked behind the pause: by now a successor has opened
+                await self._check_overtaken(fenced)
 
     async def _reopen(self) -> _Open:
         plan, log = self._plan, self._log
@@ -286,6 +292,7 @@ class ExactlyOnceRunner:
             try:
                 end = (await log.end_offsets(plan.topics["state"]))[partition]
                 restored = await restore_state(log, plan.topics["state"], partition, end)
+                self._opens = max(self._opens, 0 if restored is None else restored.opens)
                 self._reached("restored")
                 written = await self._tail(restored)
             except (DataError, StreamError) as wrong:
@@ -303,7 +310,6 @@ class ExactlyOnceRunner:
             if plan.make_orders is not None:
                 sources.append(await self._source("orders", worker.orders_offset))
             opened = _Open(transactions, worker, sources, restored, written)
-            self._opens = opened.opens
             # Says that it is open, so that a predecessor who wakes up knows: committed at once.
             await self._commit(opened, self._batch(opened, []), state_at=end)
         except BaseException:
@@ -313,7 +319,7 @@ class ExactlyOnceRunner:
                 return_exceptions=True,
             )
             raise
-        self._open = opened
+        self._open, self._opens = opened, opened.opens
         self._reached("opened")
         return opened
 
@@ -393,17 +399,16 @@ class ExactlyOnceRunner:
     async def _check_overtaken(self, fenced: FencedError) -> None:
         """Raise `fenced` where a successor is there.
 
-        A transaction that timed out has none, nor has who was fenced by a request of a process that
-        is gone. Its own last opening counts as its own whether it was committed or not: nobody
-        must not take himself for his successor.
+        A transaction that timed out has none, nor has who was fenced by a process that is gone. A
+        successor has opened the task once more than it was when this one last owned it.
         """
         while True:
-            self._failures += 1
             if self._failures > MOST_REOPENS:
                 raise fenced
             try:
                 task = await read_task(self._log, self._plan.topics["state"], self.partition)
             except BrokerError:  # not to know is no reason to fence a successor
+                self._failures += 1
                 await asyncio.sleep(_REOPEN_PAUSE_S * self._failures)
                 continue
             if task is not None and task.opens > self._opens:
