@@ -269,8 +269,6 @@ class ExactlyOnceRunner:
             except FencedError as failure:
                 fenced = failure
                 self._failures += 1
-            except RefusedError:
-                raise
             except BrokerError:
                 self._failures += 1
                 if self._failures > MOST_REOPENS:
