@@ -7,7 +7,8 @@
     ├── DataError             4  bars that cannot be trusted
     │   └── StrategyError     4  a user's strategy raised or answered nonsense
     ├── BrokerError           5  unreachable, refused, died
-    │   └── FencedError       5  another process took over
+    │   ├── FencedError       5  another process took over
+    │   └── RefusedError      5  credentials, rights, a limit: trying again does not help
     ├── TopicError            6  topics differ from `topics.yaml`
     ├── StreamError           4  the log itself is wrong
     │   ├── DecodeError          bytes that are no frame or no event
@@ -98,6 +99,10 @@ class BrokerError(StreambotError):
 
 class FencedError(BrokerError):
     """Another process took over what this one was working on; nothing of this one counts any more."""
+
+
+class RefusedError(BrokerError):
+    """The broker is there and says no: user, password, rights, a limit. Trying again does not help."""
 
 
 class TopicError(StreambotError):

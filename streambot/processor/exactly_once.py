@@ -20,7 +20,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from streambot.domain.errors import BrokerError, DataError, FencedError, StreamError
+from streambot.domain.errors import (
+    BrokerError,
+    DataError,
+    FencedError,
+    RefusedError,
+    StreamError,
+)
 from streambot.processor.core_state import CoreState
 from streambot.processor.intake import Pair
 from streambot.processor.outputs import DEAD_LETTER, WRITTEN, OutputRecord, outputs_of, series_of
@@ -269,6 +275,8 @@ class ExactlyOnceRunner:
             except FencedError as failure:
                 fenced = failure
                 self._failures += 1
+            except RefusedError:
+                raise
             except BrokerError:
                 self._failures += 1
                 if self._failures > MOST_REOPENS:

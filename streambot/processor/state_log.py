@@ -15,6 +15,7 @@ import msgspec
 from streambot.domain.errors import DataError
 from streambot.processor.core_state import decode_slot, encode_state
 from streambot.processor.snapshot import TaskSnapshot
+from streambot.processor.task_head import TASK_KEY, last_task_record
 from streambot.streams.ports import Headers
 from streambot.streams.reading import read_back
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from streambot.processor.core_state import CoreState, SlotState
     from streambot.streams.ports import Log, Record
 
-TASK_KEY = b"//task"
-"""No symbol begins like that."""
 FULL_EVERY = 64
 _COMMIT = "commit"
 _FIRST_LOOK = 64
@@ -74,15 +73,8 @@ def _without_slots(core: CoreState) -> CoreState:
 
 async def read_task(log: Log, topic: str, partition: int) -> TaskSnapshot | None:
     """The task's own last record, without its slots; None: it was never opened."""
-    look = 1
-    while True:
-        records = await read_back(log, topic, partition, look)
-        found = [record for record in records if record.key == TASK_KEY]
-        if found:
-            return _decode(found[-1])
-        if len(records) < look:
-            return None
-        look *= 8
+    record = await last_task_record(log, topic, partition)
+    return None if record is None else _decode(record)
 
 
 async def restore_state(

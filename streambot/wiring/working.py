@@ -28,7 +28,8 @@ from streambot.processor.exactly_once import Committed, ExactlyOnceRunner
 from streambot.report.piece import WorkerPlan, WorkerProgress, WorkerSummary
 from streambot.report.rollup import RolledRun
 from streambot.report.summary import sum_slots
-from streambot.wiring.lasting import Patience, persist
+from streambot.streams.patience import Patience
+from streambot.wiring.lasting import persist
 from streambot.wiring.outcome import decider, slot_totals
 from streambot.wiring.places import open_lasting, runs_topic
 from streambot.wiring.tasks import task_plan
@@ -137,9 +138,9 @@ async def run_worker(
     stop.listen(abort)
     try:
         while True:
-            patience = Patience()
+            patience = Patience(told=observer.warned)
             job = _Job(settings, observer, stop, patience, reached)
-            summary = await persist(job.run, patience, observer.warned)
+            summary = await persist(job.run, patience)
             if summary.successor is None or stop.reason is not None:
                 return summary
             observer.warned(

@@ -167,6 +167,10 @@ class KafkaLog:
         """See `Log.end_offsets`."""
         return await self._offsets.end(stream)
 
+    async def stored_ends(self, stream: str) -> list[int]:
+        """Ends behind everything stored: beyond `end_offsets` where a transaction is open."""
+        return await self._offsets.stored(stream)
+
     async def offset_at(self, stream: str, partition: int, timestamp_ms: int) -> int:
         """See `Log.offset_at`."""
         return await self._offsets.at(stream, partition, timestamp_ms)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import for_code
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.memory_records import MemoryRecords
 
 from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from streambot.adapters.kafka.topics import Topics
     from streambot.streams.ports import Start
 
+READ_UNCOMMITTED = 0
+_COMMITTED = "read_committed"
+_LATEST = -1
 _ASKING = "asking for offsets"
 
 
@@ -56,6 +60,29 @@ class Offsets:
                 for (part, _), (end, _) in zip(near, await self._peek(stream, near), strict=True):
                     ends[part] = end
         return ends
+
+    async def stored(self, stream: str) -> list[int]:
+        """Ends behind everything that is stored, also behind what no transaction has committed."""
+        connection = self._connection
+        if connection.profile.isolation != _COMMITTED:
+            return await self.end(stream)
+        client = connection.meta._client  # noqa: SLF001  # aiokafka asks for what its reader may see
+        by_leader: dict[int | None, list[tuple[int, int]]] = {}
+        for place in await self._places(stream):
+            leader = client.cluster.leader_for_partition(place)
+            by_leader.setdefault(leader, []).append((place.partition, _LATEST))
+        ends = {}
+        for leader, wanted in by_leader.items():
+            request = OffsetRequest(-1, READ_UNCOMMITTED, [(stream, wanted)])
+            answer = await connection.bounded(
+                client.send(leader, request), REQUEST_TIMEOUT_S, _ASKING
+            )
+            for _, parts in answer.topics:
+                for partition, code, _, offset in parts:
+                    if code:
+                        raise TopicError(for_code(code).__name__, where=f"{stream}/{partition}")
+                    ends[partition] = int(offset)
+        return [ends[partition] for partition in sorted(ends)]
 
     async def at(self, stream: str, partition: int, timestamp_ms: int) -> int:
         """See `Log.offset_at`.

@@ -88,6 +88,20 @@ class KafkaSource:
         """See `Source.positions`."""
         return dict(self._positions)
 
+    def held_back(self) -> dict[TopicPartition, int]:
+        """Partitions read up to an open transaction, and how many offsets lie behind its start.
+
+        As of the last answers to fetches. The offsets are records, and marks of transactions.
+        """
+        held = {}
+        for place, position in self._positions.items():
+            partition = KafkaPartition(*place)
+            stable = self._consumer.last_stable_offset(partition)
+            end = self._consumer.highwater(partition)
+            if stable is not None and end is not None and position >= stable >= 0 and end > stable:
+                held[place] = end - stable
+        return held
+
     async def seek(self, stream: str, partition: int, start: Start) -> None:
         """See `Source.seek`."""
         self._check()
