@@ -102,6 +102,14 @@ def utc_text(ts_ns: int) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%S}{f'.{nanos:09d}'.rstrip('0') if nanos else ''}Z"
 
 
+def utc_minute(text: str) -> str:
+    """`2026-11-24 20:31` of an ISO text; the text itself where it is none."""
+    try:
+        return f"{dt.datetime.fromisoformat(text).astimezone(dt.UTC):%Y-%m-%d %H:%M}"
+    except ValueError:
+        return text
+
+
 def size(count_bytes: int) -> str:
     """`840 B`, `12.4 KiB`, `78.0 GiB`."""
     amount_left = float(count_bytes)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from streambot.cli.console import say
+from streambot.cli.declared import read_on_log
 from streambot.cli.human import count
 from streambot.cli.settings import read_settings
-from streambot.cli.which_broker import KnownRun, find_known, read_on_log
+from streambot.cli.which_broker import KnownRun, find_known
 from streambot.domain.errors import ConfigError, UsageError
 from streambot.domain.topic_plan import declare
 from streambot.domain.topics import TOPICS_FILE, find_topics

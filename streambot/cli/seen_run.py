@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +13,7 @@ from streambot.domain.errors import ConfigError
 from streambot.domain.instruments import Instrument
 
 if TYPE_CHECKING:
+    from streambot.cli.declared import OnLog
     from streambot.processor.run_state import RunRecord
     from streambot.report.summary import Summary
 
@@ -21,14 +23,37 @@ class _Manifest(msgspec.Struct, frozen=True):
 
     instruments: tuple[Instrument, ...] = ()
     capital: tuple[int, ...] = ()
+    partitions: int = 1
 
 
 class SeenRun(NamedTuple):
-    """A run, seen from outside."""
+    """A run, seen from outside.
+
+    Attributes:
+        path: its folder; of a run that was started elsewhere, there is none.
+        record: of such a run: what its log says, as far as it does.
+        on_log: what its log says; None: it was started here.
+    """
 
     path: Path
     record: RunRecord
     traded: Traded
+    on_log: OnLog | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """True where it was started here, and has a folder."""
+        return self.on_log is None
+
+    @property
+    def is_apart(self) -> bool:
+        """True where its outputs are on its broker alone: its pieces are processes of their own."""
+        return self.record.outputs == "topics"
+
+    @property
+    def partitions(self) -> int:
+        """Partitions of its streams."""
+        return msgspec.json.decode(self.record.manifest, type=_Manifest).partitions
 
     @property
     def zone_name(self) -> str:
@@ -38,14 +63,16 @@ class SeenRun(NamedTuple):
 
     @property
     def living(self) -> bool:
-        """True while a process works on it."""
+        """True while a process here works on it."""
         from streambot.processor.folder import is_held
 
         return is_held(self.path)
 
     @property
     def state(self) -> str:
-        """`running`, `complete`, `interrupted`, `failed`, or `killed`."""
+        """`running`, `complete`, `interrupted`, `failed`, or `killed`; `elsewhere`: not known here."""
+        if not self.is_here:
+            return "elsewhere"
         from streambot.processor.folder import shown_state
 
         return shown_state(self.path, self.record)
@@ -63,6 +90,27 @@ def see_run(runs_dir: Path, name: str | None) -> SeenRun:
     path = find_run(runs_dir, name)
     record = read_record(path)
     return SeenRun(path, record, _traded(path, record))
+
+
+def see_elsewhere(runs_dir: Path, servers: str, namespace: str, run: str, found: OnLog) -> SeenRun:
+    """A run as its log on a broker shows it."""
+    from streambot.cli.declared import own_topics
+    from streambot.processor.run_state import RunRecord, RunState
+
+    at = dt.datetime.fromtimestamp(found.at_ms / 1_000, tz=dt.UTC)
+    record = RunRecord(
+        run=run,
+        state=RunState.RUNNING,
+        pid=0,
+        broker=servers,
+        embedded=False,
+        topics=own_topics(found, namespace, run),
+        started_at=at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        manifest=found.raw,
+        outputs="topics",
+    )
+    path = runs_dir / run
+    return SeenRun(path, record, _traded(path, record), found)
 
 
 def see_runs(runs_dir: Path) -> list[SeenRun]:

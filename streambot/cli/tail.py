@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,22 +68,41 @@ def tail(
             "--follow/--no-follow", help="Go on while the run lives; it ends with the run."
         ),
     ] = True,
+    bootstrap_servers: Annotated[
+        str | None,
+        typer.Option(
+            "--bootstrap-servers", metavar="HOST:PORT",
+            help="The broker of a run that was started elsewhere. Default: that of the run.",
+        ),
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option("--namespace", metavar="NAME", help="First part of the topics' names."),
+    ] = None,
     config: ConfigFile = None,
     runs_dir: RunsDir = None,
     as_json: AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Follow a stream of a run, as `tail -f` follows a file.
 
     Without --from the last lines come first, then new ones as long as the run lives; it ends when the
     run ends. --where compares fields of the --json form; a position's side is 1 or -1, time is UTC.
+    A run of `streambot replay` and workers ends when all engine tasks have.
     """
-    from streambot.cli.seen_run import see_run
+    from streambot.cli.finding import find_seen
     from streambot.cli.tail_views import make_view
 
     if stream not in STREAMS:
         raise UsageError(f"there is no stream `{stream}`", hint=did_you_mean(stream, STREAMS))
-    settings = read_settings({"runs_dir": runs_dir}, config).config
-    seen = see_run(Path(settings.runs_dir), run)
+    resolved = read_settings(
+        {
+            "run": run, "bootstrap_servers": bootstrap_servers, "namespace": namespace,
+            "runs_dir": runs_dir,
+        },
+        config,
+    )  # fmt: skip
+    settings = resolved.config
+    seen = find_seen(resolved)
     view = make_view(stream, seen.traded, None if as_json else terminal_width())
     session = _Session(
         seen, stream, view,
@@ -137,27 +156,30 @@ class _Session:
         self._as_json = as_json
         self._read = 0
         self._followed = seen.living
+        self._ended = False
 
-    async def play(self, batches: AsyncIterator[Batch], *, follow: bool) -> None:
+    async def play(self, batches: AsyncGenerator[Batch], *, follow: bool) -> None:
         """Print rows until they end, enough were printed, or, without `follow`, all were read."""
         if self.most == 0:
             return
         window: deque[Row] | None = deque(maxlen=self.last) if self.last is not None else None
-        async for batch in batches:
-            if batch is None:
-                self._print_all(window)
-                window = None
-                if not follow:
-                    return
-                continue
-            for row in filter(self._wanted, batch):
-                if window is not None:
-                    window.append(row)
-                else:
-                    self._print(row)
-                if self.most is not None and self.shown >= self.most:
-                    return
-            flush()
+        async with aclosing(batches):
+            async for batch in batches:
+                if batch is None:
+                    self._print_all(window)
+                    window = None
+                    if not follow:
+                        return
+                    continue
+                for row in filter(self._wanted, batch):
+                    if window is not None:
+                        window.append(row)
+                    else:
+                        self._print(row)
+                    if self.most is not None and self.shown >= self.most:
+                        return
+                flush()
+        self._ended = True
         self._print_all(window)  # the run ended before its end was reached
 
     def _print_all(self, window: deque[Row] | None) -> None:
@@ -185,7 +207,10 @@ class _Session:
         from streambot.cli.seen_run import see_run
 
         run = self._seen.record.run
-        if self._followed and not self._seen.living:
+        if self._seen.is_apart and self.stream != "ticks" and self._ended:
+            say(f"run {run}: complete, {self.shown:,} shown", style="dim")
+            self._say_successor(run)
+        elif self._followed and not self._seen.living:
             after = see_run(self._seen.path.parent, run)
             say(f"run {run}: {after.state}, {self.shown:,} shown", style="dim")
         elif self.shown or self.last == 0 or self.most == 0:
@@ -196,6 +221,12 @@ class _Session:
         else:
             why = _NO_ROLLUP if self.stream in _ROLLED_UP else ""
             say(f"run {run} ({self._seen.state}): nothing in {self.stream}{why}", style="dim")
+
+    def _say_successor(self, run: str) -> None:
+        """Say which run goes on, where this one ended with a seek."""
+        on_log = self._seen.on_log
+        if on_log is not None and on_log.successor is not None:
+            say(f"it ended with a seek: streambot tail {self.stream} --run {on_log.successor}")
 
 
 def _line_count(text: str | None) -> int | None:
@@ -229,13 +260,13 @@ def _first(stream: str, seen: SeenRun, start: str | None) -> int | None:
 
 async def _rows(
     seen: SeenRun, stream: str, security: KafkaSecurity, session: _Session
-) -> AsyncIterator[Batch]:
+) -> AsyncGenerator[Batch]:
     """Rows of the stream from where they are: the broker of a living run, else its files.
 
     Raises:
         BrokerError: ticks are asked for, and nobody keeps them any more.
     """
-    from streambot.cli.tail_broker import IN_PROCESS, Place, broker_rows
+    from streambot.cli.tail_broker import IN_PROCESS, Place, apart_rows, broker_rows
     from streambot.cli.tail_files import file_rows
     from streambot.processor.stream_files import file_of
 
@@ -245,8 +276,11 @@ async def _rows(
     at_end = session.start == "end"
     lasting = record.broker != IN_PROCESS and not record.embedded
     reachable = record.broker != IN_PROCESS and stream in record.topics
-    if reachable and (seen.living or (stream == "ticks" and lasting)):
-        place = Place(at="end" if at_end else "beginning", last=last, first_ts=session.first)
+    place = Place(at="end" if at_end else "beginning", last=last, first_ts=session.first)
+    if seen.is_apart:
+        _require_stream(seen, stream)
+        rows = apart_rows(seen, stream, place, security)
+    elif reachable and (seen.living or (stream == "ticks" and lasting)):
         rows = broker_rows(seen, stream, place, security)
     elif stream == "ticks":
         raise _no_ticks(record.run, living=seen.living)
@@ -254,8 +288,17 @@ async def _rows(
         rows = file_rows(
             file_of(seen.path, stream), living=lambda: seen.living, last=0 if at_end else last
         )
-    async for batch in rows:
-        yield batch if batch is None else [row for one in batch for row in _single(stream, one)]
+    async with aclosing(rows):
+        async for batch in rows:
+            yield batch if batch is None else [row for one in batch for row in _single(stream, one)]
+
+
+def _require_stream(seen: SeenRun, stream: str) -> None:
+    if stream not in seen.record.topics:
+        raise UsageError(
+            f"run {seen.record.run} has no stream {stream}",
+            hint=f"it has {', '.join(sorted(seen.record.topics))}",
+        )
 
 
 def _no_ticks(run: str, *, living: bool) -> BrokerError:
@@ -289,5 +332,6 @@ app = single(
         "streambot tail fills --where 'kind == OrderRejected and reason ~ cash'",
         "streambot tail ticks --where 'instrument in (SPY, FB)' -n 100",
         "streambot tail alerts --from beginning",
+        "streambot tail fills --run mine --bootstrap-servers kafka:9092",
     ),
 )

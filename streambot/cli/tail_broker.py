@@ -6,49 +6,41 @@ run's files; events carry their own numbers, so no line comes twice.
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import aclosing
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streambot.cli.console import warn
+from streambot.cli.run_progress import has_end
 from streambot.cli.tail_files import decode_row, file_rows
+from streambot.cli.tail_log import Ended, Follower, Going, Place, Unknown
 from streambot.cli.tail_views import tick_row
+from streambot.cli.which_broker import IN_PROCESS, BrokerPlace
 from streambot.domain.errors import BrokerError, DecodeError, StreamError
 from streambot.processor.stream_files import file_of
-from streambot.streams.ports import TopicPartition, event_time_ms
+from streambot.processor.task_head import read_head
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from streambot.cli.seen_run import SeenRun
     from streambot.cli.tail_files import Batch, Row
+    from streambot.cli.tail_log import End
     from streambot.domain.kafka_settings import KafkaSecurity
-    from streambot.streams.ports import Log, Record, Start
+    from streambot.processor.manifest import RunManifest
+    from streambot.streams.ports import Log, Record
 
-IN_PROCESS = "in-process"
+__all__ = ["IN_PROCESS", "Place", "apart_rows", "broker_rows"]
+
 _CUT_SHORT = "the embedded broker went with its run before the last ticks were read"
-_READ_S = 0.2
-_RECORDS = 64
-
-
-class Place(NamedTuple):
-    """Where to begin.
-
-    Attributes:
-        at: `beginning` or `end`.
-        last: the last so many records of each partition are enough; None: all that `at` says.
-        first_ts: nothing of an earlier market time is wanted, UTC ns.
-    """
-
-    at: Start = "beginning"
-    last: int | None = None
-    first_ts: int | None = None
+_ROLLUP_S = 3.0
 
 
 async def broker_rows(
     seen: SeenRun, stream: str, place: Place, security: KafkaSecurity
-) -> AsyncIterator[Batch]:
+) -> AsyncGenerator[Batch]:
     """Rows of a stream from the broker of the run, until the run ends.
 
     Raises:
@@ -59,9 +51,11 @@ async def broker_rows(
     new = _New(stream)
     caught_up, lost = False, False
     try:
-        async for batch in _from_log(seen, stream, place, security, new):
-            caught_up = caught_up or batch is None
-            yield batch
+        end = Going(lambda: seen.living)
+        async with aclosing(_from_log(seen, stream, place, security, new, end)) as batches:
+            async for batch in batches:
+                caught_up = caught_up or batch is None
+                yield batch
     except (BrokerError, StreamError) as failure:
         if stream == "ticks" and (seen.living or not caught_up):
             raise
@@ -81,16 +75,59 @@ async def broker_rows(
             yield None
 
 
-async def _from_log(
-    seen: SeenRun, stream: str, place: Place, security: KafkaSecurity, new: _New
-) -> AsyncIterator[Batch]:
-    from streambot.adapters.kafka import APACHE, EMBEDDED, KafkaLog
+async def apart_rows(
+    seen: SeenRun, stream: str, place: Place, security: KafkaSecurity
+) -> AsyncGenerator[Batch]:
+    """Rows of a run whose pieces are apart: from its broker alone, until all of its tasks have ended.
 
-    profile = EMBEDDED if seen.record.embedded else APACHE
-    async with await KafkaLog.open(seen.record.broker, profile=profile, security=security) as log:
-        topic = seen.record.topics[stream]
-        decode = _Frames(seen, new) if stream == "ticks" else _lines(stream, topic, new)
-        async for batch in _records(seen, log, topic, place):
+    Raises:
+        BrokerError: it cannot be reached, or went for too long.
+        TopicError: the stream is not there.
+    """
+    release = {
+        "ticks": f": or `streambot replay --resume {seen.record.run}` goes on",
+    }.get(stream, f": or `streambot worker --run {seen.record.run}` goes on")
+    end = _end_of(seen, stream)
+    rows = _from_log(seen, stream, place, security, _New(stream), end, release)
+    async with aclosing(rows) as batches:
+        async for batch in batches:
+            yield batch
+
+
+def _end_of(seen: SeenRun, stream: str) -> End:
+    topics = seen.record.topics
+    if stream == "ticks":
+        return Going(lambda: seen.living) if seen.is_here else Ended(topics["ticks"], has_end)
+    if "state" not in topics:
+        warn("that broker has no transactions, so no worker can execute the run there")
+        return Unknown()
+    # The roll-up follows the tasks, and ends a moment behind them.
+    quiet_s = _ROLLUP_S if stream in {"portfolio", "alerts"} else 0.0
+    return Ended(topics["state"], _task_ended, quiet_s=quiet_s)
+
+
+async def _task_ended(log: Log, topic: str, partition: int) -> bool:
+    head = await read_head(log, topic, partition)
+    return head is not None and head.ended
+
+
+async def _from_log(
+    seen: SeenRun,
+    stream: str,
+    place: Place,
+    security: KafkaSecurity,
+    new: _New,
+    end: End,
+    release: str | None = None,
+) -> AsyncGenerator[Batch]:
+    topic = seen.record.topics[stream]
+    broker = BrokerPlace(seen.record.broker, str(seen.path / "run.json"))
+    decode = _Frames(seen, new) if stream == "ticks" else _lines(stream, topic, new)
+    follower = Follower(
+        broker, security, topic, place, end, patient=release is not None, release=release or ""
+    )
+    async with aclosing(follower.batches()) as batches:
+        async for batch in batches:
             if batch is None:
                 yield None
                 continue
@@ -101,48 +138,8 @@ async def _from_log(
             yield rows
             if isinstance(decode, _Frames) and decode.ended:
                 return
-        if isinstance(decode, _Frames) and seen.record.embedded:
-            warn(_CUT_SHORT)
-
-
-async def _records(
-    seen: SeenRun, log: Log, topic: str, place: Place
-) -> AsyncIterator[list[Record] | None]:
-    """Records of all partitions; None once, at the records that were there at the start."""
-    ends = await log.end_offsets(topic)
-    starts = await _starts(log, topic, place, ends)
-    async with contextlib.AsyncExitStack() as stack:
-        source = await log.source(starts)
-        stack.push_async_callback(source.close)
-        waiting = True
-        while True:
-            alive = seen.living
-            records = await source.read(max_records=_RECORDS, timeout_s=_READ_S)
-            if records:
-                yield records
-            if waiting and all(at >= ends[p.partition] for p, at in source.positions().items()):
-                waiting = False
-                yield None
-            # A transactional topic ends behind its last record, so an empty read counts as well.
-            if not records and not alive:
-                if waiting:
-                    yield None
-                return
-
-
-async def _starts(
-    log: Log, topic: str, place: Place, ends: list[int]
-) -> dict[TopicPartition, Start]:
-    partitions = [TopicPartition(topic, p) for p in range(len(ends))]
-    if place.at == "end":
-        return {p: ends[p.partition] for p in partitions}
-    if place.first_ts is not None:
-        at = event_time_ms(place.first_ts)
-        return {p: await log.offset_at(topic, p.partition, at) for p in partitions}
-    firsts = await log.beginning_offsets(topic)
-    if place.last is None:
-        return {p: firsts[p.partition] for p in partitions}
-    return {p: max(firsts[p.partition], ends[p.partition] - place.last) for p in partitions}
+    if isinstance(decode, _Frames) and seen.record.embedded:
+        warn(_CUT_SHORT)
 
 
 class _New:
@@ -172,27 +169,34 @@ class _Frames:
     """Decodes frames; remembers which partitions have ended."""
 
     def __init__(self, seen: SeenRun, new: _New) -> None:
+        self._seen = seen
+        self._new = new
+        self._ends: set[int] = set()
+
+    @cached_property
+    def _manifest(self) -> RunManifest:
         # Here only: it brings the engine, and with it the compiler.
         from streambot.processor.manifest import RunManifest
 
-        manifest = msgspec.json.decode(seen.record.manifest, type=RunManifest)
-        self._run_id = manifest.run_id
-        self._instruments = manifest.instruments
-        self._partitions = manifest.partitions
-        self._new = new
-        self._ends: set[int] = set()
+        try:
+            return msgspec.json.decode(self._seen.record.manifest, type=RunManifest)
+        except msgspec.MsgspecError as cause:
+            raise StreamError(
+                f"the manifest of run {self._seen.record.run} is of another version: {cause}"
+            ) from cause
 
     @property
     def ended(self) -> bool:
         """True when every partition has sent its END."""
-        return len(self._ends) == self._partitions
+        return bool(self._ends) and len(self._ends) == self._manifest.partitions
 
     def __call__(self, record: Record) -> list[Row]:
         from streambot.streams.frame import FrameKind, decode_frame
 
+        manifest = self._manifest
         try:
             frame = decode_frame(
-                record.value, self._run_id, record.partition, len(self._instruments)
+                record.value, manifest.run_id, record.partition, len(manifest.instruments)
             )
         except DecodeError:
             return []  # the engine counts it, and keeps it as a dead letter
@@ -203,7 +207,7 @@ class _Frames:
         ticks = frame.ticks
         columns = (ticks.instrument, ticks.ts, ticks.price, ticks.size, ticks.flags, ticks.bar)
         return [
-            tick_row(self._instruments[number], ts, price, size, flags, frame.barrier_lo + bar)
+            tick_row(manifest.instruments[number], ts, price, size, flags, frame.barrier_lo + bar)
             for number, ts, price, size, flags, bar in zip(
                 *(column.tolist() for column in columns), strict=True
             )

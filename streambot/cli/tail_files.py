@@ -10,7 +10,7 @@ import msgspec
 from streambot.domain.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
 Row = dict[str, Any]
@@ -27,7 +27,7 @@ async def file_rows(
     living: Callable[[], bool],
     last: int | None = None,
     offset: int = 0,
-) -> AsyncIterator[Batch]:
+) -> AsyncGenerator[Batch]:
     """Rows of a file of a run, from `offset` on, until the run no longer lives and all was read.
 
     Args:

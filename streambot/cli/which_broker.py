@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from streambot.domain.errors import BrokerError, ConfigError, StreamError, UsageError
+from streambot.domain.errors import BrokerError, ConfigError, UsageError
 from streambot.domain.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
     from streambot.domain.config import Resolved
     from streambot.domain.kafka_settings import KafkaSecurity
     from streambot.processor.run_state import RunRecord
-    from streambot.streams.ports import Log
 
 IN_PROCESS = "in-process"
-_DECLARED_KEY = b"run"
-"""Of the record in which a run says on its log what it is (`processor.declaration`)."""
 
 
 class KnownRun(NamedTuple):
@@ -66,17 +63,6 @@ class _Manifest(msgspec.Struct, frozen=True):
     """What is needed of a manifest here: the whole of it belongs to the engine, and its compiler."""
 
     partitions: int = 1
-
-
-class OnLog(msgspec.Struct, frozen=True):
-    """What a run's log says of it, as much as is needed here.
-
-    Attributes:
-        topics: topic of every stream.
-    """
-
-    manifest: _Manifest
-    topics: dict[str, str]
 
 
 def find_known(settings: Resolved) -> KnownRun:
@@ -180,30 +166,6 @@ async def open_broker(
         place.servers, profile=profile, security=security, replication=replication
     ) as log:
         yield log
-
-
-async def read_on_log(log: Log, topic: str) -> OnLog | None:
-    """What the run's `runs` stream says; None where that says nothing, or is not there.
-
-    Raises:
-        StreamError: the record is not what streambot writes.
-    """
-    from streambot.streams.reading import read_to_end
-
-    if topic not in await log.streams():
-        return None
-    said = None
-    async for batch in read_to_end(log, topic):
-        for record in batch:
-            said = record.value if record.key == _DECLARED_KEY else said
-    if said is None:
-        return None
-    try:
-        return msgspec.json.decode(said, type=OnLog)
-    except msgspec.MsgspecError as cause:
-        raise StreamError(
-            f"the declaration of the run cannot be read: {cause}", where=topic
-        ) from cause
 
 
 def _manifest(known: KnownRun) -> _Manifest:
