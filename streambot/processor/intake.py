@@ -172,7 +172,7 @@ class Pair:
     def __init__(self, ticks: Reader, orders: Reader | None, *, max_records: int) -> None:
         readers = {"ticks": ticks} if orders is None else {"ticks": ticks, "orders": orders}
         self._several = Several(readers, max_records=max_records)
-        self._names = frozenset(readers)
+        self._names = tuple(readers)
 
     async def read(
         self, *, ticks: bool, timeout_s: float, also: asyncio.Future[Any] | None = None
@@ -182,7 +182,7 @@ class Pair:
         Args:
             ticks: False: leave the ticks alone for now.
         """
-        wanted = self._names if ticks else self._names - {"ticks"}
+        wanted = [name for name in self._names if ticks or name != "ticks"]
         found = await self._several.read(wanted, timeout_s=timeout_s, also=also)
         return Incoming(found.get("ticks", []), found.get("orders", []))
 
