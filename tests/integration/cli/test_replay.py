@@ -164,8 +164,7 @@ def test_a_run_in_its_own_process_says_why_it_cannot_be_reached(start: Start, he
 
 def test_a_run_that_does_not_answer_is_an_error_within_its_limit(start: Start, here: Run) -> None:
     process = start(*PACED)
-    wait_for(process, "about")
-    time.sleep(1)
+    under_way(process, here)
     process.send_signal(signal.SIGSTOP)
     try:
         begun = time.monotonic()
