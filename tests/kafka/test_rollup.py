@@ -6,12 +6,15 @@ import asyncio
 import signal
 import time
 
+import msgspec
 import pytest
 
 from streambot.adapters.broker import ApacheBroker
 from streambot.adapters.faust_app import RollupSettings, alerts_running
 from streambot.adapters.kafka import KafkaLog
 from streambot.processor.run_state import RunState
+from streambot.processor.task_head import TASK_KEY
+from streambot.streams.ports import StreamSpec
 from tests.rollup_world import World, by_series, ended, start_worker, until
 from tests.rollups import mark
 
@@ -80,6 +83,29 @@ async def test_killed_in_the_middle_of_transactions(kafka_home, tmp_path):
         raw = await world.raw()
         assert by_series(raw) == world.expected
         assert len(raw) == before, "a start after the end writes nothing"
+
+
+async def test_the_states_of_the_tasks_tell_the_end(kafka_home, tmp_path):
+    """Where a run's engine keeps its state on the broker, nobody else need say that it is over."""
+    async with (
+        ApacheBroker(kafka_home, tmp_path / "broker") as broker,
+        await KafkaLog.open(broker.address) as log,
+    ):
+        world = World(log, tmp_path / "runs" / "s", "s", barriers=8, seed=3)
+        await world.create()
+        await log.create([StreamSpec(name="streambot.s.state", partitions=3)])
+        async with alerts_running(RollupSettings(broker.address, world.run)) as alerts:
+            await write(world, world.records())
+            assert await alerts.catch_up()
+            sink = await log.sink()
+            for p in range(3):
+                head = {"chain": {"barrier": 8}, "ended": True}
+                value = msgspec.msgpack.encode(head)
+                await sink.append("streambot.s.state", p, value, timestamp_ms=0, key=TASK_KEY)
+                await sink.append("streambot.s.state", p, b"x", timestamp_ms=0, key=b"AAA")
+            await sink.flush()
+            world.expect_end()
+            await until(world.is_complete, "the end is not noticed")
 
 
 async def test_the_end_waits_for_what_is_committed_and_not_yet_visible(kafka_home, tmp_path):

@@ -53,7 +53,8 @@ class RollupSettings(NamedTuple):
         folder: of the run: what is rolled up is kept there too, as `portfolio.ndjson` and
             `alerts.ndjson`; None: on the broker only.
         ended: says whether the run is complete and everything it wrote is stored, so that the last
-            barrier is rolled up as well; asked twice a second. None: whoever runs the roll-up says it.
+            barrier is rolled up as well; asked twice a second. None: whoever runs the roll-up says
+            it, or the states of the run's tasks do, where they are on the broker.
         web_port: Faust's own web pages, on loopback; None: no listener.
     """
 

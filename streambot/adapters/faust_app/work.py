@@ -17,6 +17,7 @@ from streambot.adapters.kafka.failures import told
 from streambot.adapters.kafka.log import KafkaLog
 from streambot.adapters.kafka.profile import APACHE
 from streambot.domain.errors import DecodeError, StreambotError, TopicError
+from streambot.processor.task_head import read_head
 from streambot.report.rollup import Rollup
 from streambot.streams.dead_letter import read_burial
 from streambot.streams.ports import Record
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.5
 _LOOK_AGAIN_S = 0.05
+_HEADS_S = 5.0
 Place = tuple[str, int]
 
 
@@ -57,6 +59,8 @@ class RollupWork:
         self.joined = asyncio.Event()
         self._ended = False
         self._ends: dict[Place, int] | None = None
+        self._state: str | None = None
+        self._next_heads = 0.0
         self._looked = -1
         self._opened = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -89,6 +93,8 @@ class RollupWork:
                     where=self._topics[stream],
                     hint="is the run on that broker?",
                 )
+        state = settings.topic("state")
+        self._state = state if state in streams else None
         await self._log.create(settings.outputs())
         self._outputs = Outputs(self._log, self._topics, settings.folder)
         self._opened.set()
@@ -201,9 +207,8 @@ class RollupWork:
         self._put(self.core.look(time.monotonic_ns()))
         if self.core.finished:
             return
-        asked = self.settings.ended
-        if not self._ended and asked is not None:
-            self._ended = await asyncio.to_thread(asked)
+        if not self._ended:
+            self._ended = await self._run_ended()
         if self._ended:
             if self._ends is None:
                 self._ends = await self.ends()
@@ -211,6 +216,20 @@ class RollupWork:
                 self._put(self.core.finish())
                 await self.flush()
                 self.done.set()
+
+    async def _run_ended(self) -> bool:
+        """Whether the run is complete: its folder says so, or the states of all its tasks do."""
+        asked = self.settings.ended
+        if asked is not None and await asyncio.to_thread(asked):
+            return True
+        now = time.monotonic()
+        if self._state is None or self._log is None or now < self._next_heads:
+            return False
+        self._next_heads = now + _HEADS_S
+        # A task's state becomes visible together with its outputs.
+        partitions = range(self.settings.run.partitions)
+        heads = await asyncio.gather(*(read_head(self._log, self._state, p) for p in partitions))
+        return all(head is not None and head.ended for head in heads)
 
     async def _count(self, message: Any, read: Callable[[str], list[RollupLine]]) -> None:  # noqa: ANN401
         if self.failure is not None:
