@@ -118,10 +118,22 @@ class ConsoleObserver:
     def recorded(self, stream: str, partition: int, lines: bytes) -> None:
         """Tell fills of a paced run as they happen, a few a second at most."""
         del partition
+        if stream == "alerts":
+            self._alert(lines)
+            return
         if self.plan is None or self._quiet or stream != "fills" or self.plan.wall_ns is None:
             return
         with self._reader():
             self._fills.tell(self.plan, lines)
+
+    def _alert(self, lines: bytes) -> None:
+        """Told like a warning, also to those who want to be told nothing else."""
+        import msgspec
+
+        for line in lines.splitlines():
+            said = msgspec.json.decode(line)
+            over = "" if said["kind"] == "AlertRaised" else " (over)"
+            self.warned(f"{said['message']}{over}")
 
     def say(self, text: str) -> None:
         """A word of narration above the bar."""

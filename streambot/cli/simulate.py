@@ -176,6 +176,13 @@ def simulate(
             help="Market time between two marks of the pnl stream. Default: 15m",
         ),
     ] = None,
+    alerts: Annotated[
+        bool | None,
+        typer.Option(
+            "--alerts", rich_help_panel=_WHERE,
+            help="Keep the portfolio roll-up and the alerts beside the engine (streambot tail alerts).",
+        ),
+    ] = None,
     bootstrap_servers: Annotated[
         Text,
         typer.Option(
@@ -223,7 +230,7 @@ def simulate(
         "bar_path": bar_path, "quote_side": quote_side, "round_prices": round_prices,
         "speed": speed, "gaps": gaps, "policy": policy, "agents": agent,
         "free_run": free_run, "answer_timeout": answer_timeout, "capital": capital, "lots": lots,
-        "seed": seed, "pnl_every": pnl_every, "bootstrap_servers": bootstrap_servers,
+        "seed": seed, "pnl_every": pnl_every, "alerts": alerts, "bootstrap_servers": bootstrap_servers,
         "broker": broker, "partitions": partitions, "run": run, "runs_dir": runs_dir,
     }  # fmt: skip
     _check_scenario(scenario, named, data)

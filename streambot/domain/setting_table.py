@@ -231,6 +231,7 @@ _TABLE = (
     Setting(
         "pnl_every", "pnl_every_ns", _pnl_every, lambda ns: format_duration(ns) if ns else "bar"
     ),
+    Setting("alerts", "alerts", parse_switch, _show_switch),
     Setting("seed", "seed", _whole(0, 2**63 - 1)),
     Setting("partitions", "partitions", _whole(1, 256)),
     Setting("broker", "broker", _one_of(BrokerChoice)),

@@ -80,6 +80,7 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         drawdown_limit_bp: drawdown of the risk equity, basis points of its peak.
         on_breach: what a drawdown beyond the limit does.
         pnl_every_ns: event time between two marks on `pnl`; 0: every bar.
+        alerts: keep the portfolio roll-up and the alerts beside the engine.
         seed: of everything random.
         partitions: of the run's streams; capped at the number of instruments.
         broker: where the streams live, without bootstrap servers.
@@ -114,6 +115,7 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     drawdown_limit_bp: int = 2000
     on_breach: OnBreach = OnBreach.HALT
     pnl_every_ns: int = 15 * 60 * 1_000_000_000
+    alerts: bool = False
     seed: int = 0
     partitions: int = 4
     broker: BrokerChoice = BrokerChoice.AUTO

@@ -35,6 +35,7 @@ from streambot.report.progress import Observer, SilentObserver
 from streambot.report.summary import Summary, encode_summary
 from streambot.streams.ports import TopicPartition
 from streambot.streams.sequence import FrameChain, SequenceGuard
+from streambot.wiring.alerting import end_rollup, rolled_up
 from streambot.wiring.controlling import (
     ReplayControls,
     controlled,
@@ -292,13 +293,15 @@ async def _run_tasks(
         service = await _service(run, sink, topics, starts, backlog, watch)
         run.observer.planned(run_plan(run.settings, manifest, plan, place, run.folder.path, starts))
         watch.follow(service)
-        async with controlled(run, place, service, controls):
-            complete = await supervise(
-                run, service, intakes, runners, starts, files, backlog, watch, lost
-            )
+        async with rolled_up(run, place, topics) as rollup:
+            async with controlled(run, place, service, controls):
+                complete = await supervise(
+                    run, service, intakes, runners, starts, files, backlog, watch, lost
+                )
+            watch.end()
+            await end_rollup(rollup, run, complete=complete)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
-    watch.end()
     run.observer.progressed(watch.progress(runners))
     summary = summarize(
         run.settings, manifest, plan, place, run.folder, runners, watch,

@@ -23,7 +23,7 @@ from streambot.streams.ports import event_time_ms
 from streambot.streams.reading import read_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from streambot.report.alerts import RollupLine
@@ -55,9 +55,17 @@ class Outputs:
         log: where the streams are.
         topics: full name of each output's topic.
         folder: of the run; None: no files.
+        told: given every line that is written for the first time.
     """
 
-    def __init__(self, log: Log, topics: Mapping[str, str], folder: Path | None) -> None:
+    def __init__(
+        self,
+        log: Log,
+        topics: Mapping[str, str],
+        folder: Path | None,
+        told: Callable[[str, bytes], None] | None = None,
+    ) -> None:
+        self._told = told
         self._log = log
         self._topics = topics
         self._folder = folder
@@ -114,6 +122,8 @@ class Outputs:
                     await self._append(self._sink, line)
                     self._last[series] = line.seq
                     self.written += 1
+                    if self._told is not None:
+                        self._told(line.stream, line.data)
                 if self._folder is not None and line.seq > self._last_in_files.get(series, -1):
                     self._append_to_file(self._folder, line)
                     self._last_in_files[series] = line.seq

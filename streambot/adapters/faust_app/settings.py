@@ -56,6 +56,7 @@ class RollupSettings(NamedTuple):
             barrier is rolled up as well; asked twice a second. None: whoever runs the roll-up says
             it, or the states of the run's tasks do, where they are on the broker.
         web_port: Faust's own web pages, on loopback; None: no listener.
+        told: given every new line as it is written: its stream, and its bytes.
     """
 
     servers: str
@@ -67,6 +68,7 @@ class RollupSettings(NamedTuple):
     folder: Path | None = None
     ended: Callable[[], bool] | None = None
     web_port: int | None = None
+    told: Callable[[str, bytes], None] | None = None
 
     @property
     def group(self) -> str:

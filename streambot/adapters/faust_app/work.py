@@ -96,7 +96,7 @@ class RollupWork:
         state = settings.topic("state")
         self._state = state if state in streams else None
         await self._log.create(settings.outputs())
-        self._outputs = Outputs(self._log, self._topics, settings.folder)
+        self._outputs = Outputs(self._log, self._topics, settings.folder, settings.told)
         self._opened.set()
 
     async def close(self) -> None:
