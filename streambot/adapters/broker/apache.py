@@ -21,7 +21,7 @@ from streambot.adapters.broker.loopback import HOST, choose_port, cluster_id
 from streambot.domain.errors import BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
 NAME = "Apache Kafka"
@@ -43,6 +43,7 @@ class ApacheBroker:
         port: loopback port; None: a random free one below 32768, the same at the next start.
         java: the Java program; None: the one on the PATH, or of `$JAVA_HOME`.
         outlives: see `ChildProcess`; None: the broker dies with this process.
+        settings: of the server, beside or instead of its own, see `server_properties`.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class ApacheBroker:
         port: int | None = None,
         java: Path | None = None,
         outlives: Callable[[int], None] | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
+        self._settings = settings
         self._home = home
         self._folder = folder
         self._fixed_port = port
@@ -163,7 +166,8 @@ class ApacheBroker:
         controller = choose_port()
         while controller == self.port:
             controller = choose_port()
-        (folder / "server.properties").write_text(server_properties(self.port, controller, data))
+        properties = server_properties(self.port, controller, data, self._settings)
+        (folder / "server.properties").write_text(properties)
         (folder / "log4j2.yaml").write_text(LOG4J)
         named = folder / _CLUSTER_FILE
         if named.exists():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from streambot.adapters.broker.loopback import HOST
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 SETTINGS: dict[str, str] = {
@@ -58,8 +59,19 @@ Configuration:
 """Warnings and errors only, on one stream, which goes to the broker's log file."""
 
 
-def server_properties(port: int, controller_port: int, data: Path) -> str:
-    """The file that Kafka is started with."""
+_LISTS = ("listeners", "advertised.listeners", "listener.security.protocol.map")
+
+
+def server_properties(
+    port: int, controller_port: int, data: Path, settings: Mapping[str, str] | None = None
+) -> str:
+    """The file that Kafka is started with.
+
+    Args:
+        port, controller_port: loopback ports.
+        data: folder of its log.
+        settings: further ones, or others than `SETTINGS`; listeners come beside the two of its own.
+    """
     place = {
         "process.roles": "broker,controller",
         "node.id": "1",
@@ -71,4 +83,7 @@ def server_properties(port: int, controller_port: int, data: Path) -> str:
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": str(data),
     }
-    return "".join(f"{key}={value}\n" for key, value in (place | SETTINGS).items())
+    properties = place | SETTINGS
+    for name, value in (settings or {}).items():
+        properties[name] = f"{place[name]},{value}" if name in _LISTS else value
+    return "".join(f"{key}={value}\n" for key, value in properties.items())

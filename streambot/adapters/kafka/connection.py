@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 
 from streambot.adapters.kafka.failures import told
 from streambot.adapters.kafka.noise import forget_noise, last_noise, silence
+from streambot.adapters.kafka.opening import not_opened
 from streambot.adapters.kafka.profile import (
     REQUEST_TIMEOUT_S,
     BrokerProfile,
@@ -80,11 +81,10 @@ class Connection:
                 await self.meta.start()
         except (KafkaError, OSError, TimeoutError) as cause:
             await self.close()
-            why = last_noise() or str(cause) or f"nothing within {OPEN_LIMIT_S:g} s"
-            raise BrokerError(
-                f"no broker answers at {self.servers}: {why}",
-                hint="is Kafka running there? without --bootstrap-servers none is needed",
-            ) from cause
+            said, reason = last_noise()
+            if isinstance(cause, TimeoutError):
+                said, reason = f"nothing within {OPEN_LIMIT_S:g} s", None
+            raise not_opened(reason, said or str(cause), self.servers, self.settings) from cause
         except BaseException:
             await self.close()
             raise

@@ -121,7 +121,9 @@ class KafkaLog:
         self._connection.check()
         if not self.profile.transactional:
             raise BrokerError(f"{self.profile.name} has no transactions", where=self.servers)
-        producer = AIOKafkaProducer(**(self._connection.settings | transaction_settings(name)))
+        producer = AIOKafkaProducer(
+            **(self._connection.settings | transaction_settings(name, self.profile))
+        )
         made = KafkaTransactions(name, self._connection, self._topics, producer, self._open.discard)
         self._open.add(made)
         try:

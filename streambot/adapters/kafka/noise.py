@@ -59,10 +59,14 @@ class _Counting(logging.Handler):
         super().__init__(logging.WARNING)
         self.counts: Counter[str] = Counter()
         self.last = ""
+        self.cause: BaseException | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         template = str(record.msg)
         self.last = record.getMessage()
+        if isinstance(record.args, tuple) and record.args:
+            reason = record.args[-1]
+            self.cause = reason if isinstance(reason, BaseException) else None
         if template.startswith(_KNOWN):
             self.counts[template] += 1
         else:
@@ -86,11 +90,11 @@ def noise_counts() -> Counter[str]:
     return Counter(_handler.counts)
 
 
-def last_noise() -> str:
-    """The last message: why a connection failed stands nowhere else."""
-    return _handler.last
+def last_noise() -> tuple[str, BaseException | None]:
+    """The last message, and the exception in it: why a connection failed stands nowhere else."""
+    return _handler.last, _handler.cause
 
 
 def forget_noise() -> None:
     """Forget the last message, before something whose reason should be told."""
-    _handler.last = ""
+    _handler.last, _handler.cause = "", None

@@ -37,6 +37,8 @@ class BrokerProfile(msgspec.Struct, frozen=True, kw_only=True):
         fetch_wait_ms: how long a fetch waits for something new. Apache Kafka answers at once when it
             comes; the embedded broker looks at the start, half way and at the end.
         unreachable_s: after that long without any answer, the log is lost.
+        transaction_timeout_s: a dead writer's open transaction holds back readers that long, unless its
+            successor comes first.
     """
 
     name: str
@@ -48,6 +50,7 @@ class BrokerProfile(msgspec.Struct, frozen=True, kw_only=True):
     isolation: str
     fetch_wait_ms: int
     unreachable_s: float
+    transaction_timeout_s: float = 30.0
 
 
 EMBEDDED = BrokerProfile(
@@ -119,19 +122,15 @@ def producer_settings(profile: BrokerProfile) -> dict[str, Any]:
     }
 
 
-TRANSACTION_TIMEOUT_S = 30.0
-"""A dead writer's open transaction holds back readers that long, unless its successor comes first."""
-
-
-def transaction_settings(name: str) -> dict[str, Any]:
+def transaction_settings(name: str, profile: BrokerProfile = APACHE) -> dict[str, Any]:
     """Settings of a producer with transactions under a name.
 
     The back-off is what a transaction waits behind the one before it, which the broker is still
     completing: at aiokafka's default it would be most of the time that a transaction takes.
     """
-    return producer_settings(APACHE) | {
+    return producer_settings(profile) | {
         "transactional_id": name,
-        "transaction_timeout_ms": int(TRANSACTION_TIMEOUT_S * 1_000),
+        "transaction_timeout_ms": int(profile.transaction_timeout_s * 1_000),
         "retry_backoff_ms": 5,
     }
 
