@@ -6,7 +6,7 @@ apart from the rest, so that a log with keys holds the latest state of every ins
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -14,6 +14,9 @@ import numpy as np
 from streambot.domain.errors import DataError
 from streambot.domain.events import SubmitOrder
 from streambot.domain.ticks import TickBlock
+
+if TYPE_CHECKING:
+    from streambot.streams.frame import Frame
 
 STATE_VERSION = 2
 
@@ -28,6 +31,27 @@ class GivenOrder(msgspec.Struct, frozen=True, array_like=True):
 
     order: SubmitOrder
     ts: int | None
+
+
+class RecentCloses(msgspec.Struct, frozen=True):
+    """Close times of the last frame's barriers that agents outside may not have answered yet.
+
+    Attributes:
+        barrier: number of the first.
+        times: int64, UTC ns, as bytes.
+    """
+
+    barrier: int = 0
+    times: bytes = b""
+
+    def of(self, barrier: int, otherwise: int) -> int:
+        """Close time of `barrier`; `otherwise` where it is not among them."""
+        at = 8 * (barrier - self.barrier)
+        return (
+            int.from_bytes(self.times[at : at + 8], "little", signed=True)
+            if (0 <= at < len(self.times))
+            else otherwise
+        )
 
 
 class SlotState(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,12 +71,14 @@ class CoreState(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         last_close: close time of the last barrier, UTC ns.
         held: columns of the rows that close a bar of an interval still open (`close_rows`).
+        recent: closes that orders may still answer.
         slots: in the order of the instruments; empty where they are kept elsewhere.
     """
 
     version: int
     last_close: int
     held: tuple[bytes, ...] = ()
+    recent: RecentCloses = RecentCloses()
     slots: tuple[SlotState, ...] = ()
 
 
@@ -90,6 +116,12 @@ def decode_slot(data: bytes) -> SlotState:
         return msgspec.msgpack.decode(data, type=SlotState)
     except msgspec.MsgspecError as cause:
         raise DataError(f"is no state of a slot: {cause}") from cause
+
+
+def recent_closes(frame: Frame) -> RecentCloses:
+    """The closes behind the barrier that `frame` needed answered: later frames bring their orders."""
+    first = int(frame.ticks.bar[-1]) if len(frame.ticks) else 0
+    return RecentCloses(frame.barrier_lo + first, frame.closes[first:].astype("<i8").tobytes())
 
 
 def pack_rows(rows: TickBlock | None) -> tuple[bytes, ...]:

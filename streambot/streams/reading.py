@@ -28,6 +28,8 @@ async def read_to_end(
     stream: str,
     starts: Mapping[int, Start] | None = None,
     ends: Mapping[int, int] | None = None,
+    *,
+    max_records: int = _RECORDS,
 ) -> AsyncIterator[list[Record]]:
     """Batches of records of all (or the given) partitions, up to their ends at the time of the call.
 
@@ -36,6 +38,7 @@ async def read_to_end(
         stream: full name.
         starts: where to begin in each partition; None: all partitions from their beginning.
         ends: the ends, where the caller knows them.
+        max_records: in a batch.
 
     Raises:
         StreambotError: the log is gone, or does not give what it says it has.
@@ -56,7 +59,7 @@ async def read_to_end(
     try:
         idle = 0
         while any(at < ends[place.partition] for place, at in source.positions().items()):
-            records = await source.read(max_records=_RECORDS, timeout_s=_TIMEOUT_S)
+            records = await source.read(max_records=max_records, timeout_s=_TIMEOUT_S)
             found = [record for record in records if record.offset < ends[record.partition]]
             if found:
                 yield found
