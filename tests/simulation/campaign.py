@@ -8,9 +8,10 @@ or goes on as a zombie. At the end the weather clears up, and the work must be f
 
 At all times:
 - what a reader of committed records sees of every output is a prefix of what the core alone says;
+- what is committed is outputs, state and offsets together;
 - the state seen is that of the core at its frame, and wherever nothing is under way, outputs, state
   and the group's offsets say the same;
-- a process that gives up because it was fenced has a successor; one that has one gives up;
+- a process that gives up because it was fenced has a successor; none opens again without a look;
 - no other failure ends a process, but a log given up after `MOST_REOPENS` failures in a row.
 In the end everything has been written, and nothing twice.
 """
@@ -20,11 +21,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from hashlib import blake2b
 from random import Random
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -43,8 +45,21 @@ from tests.simulation.scenario import (
     is_of_orders,
     scenario_of,
 )
-from tests.simulation.simulated_broker import Produced, SimulatedBroker
-from tests.simulation.simulated_log import Chances, Crash, Plan, Process, SimulatedLog, Weather
+from tests.simulation.simulated_broker import (
+    TRANSACTION_TIMEOUT_S,
+    OpenTransaction,
+    Produced,
+    SimulatedBroker,
+)
+from tests.simulation.simulated_log import (
+    REQUEST_TIMEOUT_S,
+    Chances,
+    Crash,
+    Plan,
+    Process,
+    SimulatedLog,
+    Weather,
+)
 from tests.simulation.simulated_time import SimulatedLoop, simulate
 
 POINTS = (
@@ -55,8 +70,9 @@ OWNER = "sb.engine.run.0"
 PATIENCE_S = 120.0
 """Simulated seconds after which a schedule counts as hanging."""
 MOST_LIVES = 12
-OVERTAKEN_OPENS = 3
-"""How often a process may open once more that could know of a successor."""
+BLIND_OPENS = 2
+"""How often a process that was fenced may open again without a look whether it has a successor: where
+it had another failure before it heard of that."""
 
 
 class BrokenError(AssertionError):
@@ -70,11 +86,20 @@ class Mutant(NamedTuple):
         runner: in the place of the runner.
         broker: in the place of the broker.
         patch: patches anything else while the schedule runs.
+        chances: of the weather, where it takes other weather than usual to see it.
+        suits: the scenarios that can show it.
+        parts: its transactions are not whole on purpose: what follows from that is to be seen.
     """
 
     runner: type[ExactlyOnceRunner] = ExactlyOnceRunner
     broker: type[SimulatedBroker] = SimulatedBroker
     patch: Callable[[ExitStack], None] = lambda _: None
+    chances: Mapping[str, float] = MappingProxyType({})
+    suits: Callable[[Scenario], bool] = lambda _: True
+    parts: bool = True
+
+
+NO_MUTANT = Mutant(parts=False)
 
 
 class Observer:
@@ -126,9 +151,7 @@ class Observer:
             if seen >= len(expected):
                 raise BrokenError(f"{stream}: a record too many: {record}")
             if expected[seen] != (record.key, record.value, record.headers, record.timestamp_ms):
-                raise BrokenError(
-                    f"{stream}: record {seen} is\n{record}\nnot\n{expected[seen]}"
-                )
+                raise BrokenError(f"{stream}: record {seen} is\n{record}\nnot\n{expected[seen]}")
             self.seen[stream] = seen + 1
             self.numbers[stream] = int(headers["offset" if stream == DEAD_LETTER else "frame_seq"])
 
@@ -169,12 +192,18 @@ class Observer:
         if group != task.offset:
             raise BrokenError(f"the state is at {task.offset}, the group at {group}")
 
+    def decided(self, transaction: OpenTransaction) -> None:
+        """What is committed must be outputs, state and offsets together."""
+        state = TopicPartition(self._topics["state"], 0)
+        if transaction.ending and not (transaction.groups and state in transaction.places):
+            raise BrokenError("a part of a transaction was committed")
+
     def check_whole(self) -> None:
         """Everything was written."""
         for stream, expected in self._expected.written.items():
-            if stream != "orders" or self._ours:
-                if self.seen[stream] != len(expected):
-                    raise BrokenError(f"{stream}: {self.seen[stream]} of {len(expected)} records")
+            ours = stream != "orders" or self._ours
+            if ours and self.seen[stream] != len(expected):
+                raise BrokenError(f"{stream}: {self.seen[stream]} of {len(expected)} records")
         buried = [value for _, value in self.buried]
         if buried != self._expected.buried:
             raise BrokenError(
@@ -196,8 +225,8 @@ class Life:
             reached=self.process.reached,
             on_committed=schedule.committed,
         )
-        self.opens_overtaken = 0
-        self.fenced_at: list[float] = []
+        self.fenced = False
+        self.blind_opens = 0
         self.task = asyncio.ensure_future(self._live(schedule))
 
     async def _live(self, schedule: Schedule) -> bool:
@@ -225,31 +254,46 @@ class Life:
 
 
 class _WatchedLog(SimulatedLog):
-    """Sees who opens though it could know of a successor."""
+    """Sees who was fenced, and opens again without a look whether there is a successor."""
 
     def __init__(self, schedule: Schedule, life: Life) -> None:
         super().__init__(schedule.broker, schedule.weather, life.process)
-        self._schedule = schedule
+        self._state = schedule.scenario.bench.topics["state"]
         self._life = life
 
+    async def call(self, what, request, limit_s=REQUEST_TIMEOUT_S):
+        try:
+            return await super().call(what, request, limit_s)
+        except FencedError:
+            self._life.fenced = True
+            raise
+
+    async def end_offsets(self, stream: str) -> list[int]:
+        if stream == self._state:
+            self._life.fenced = False
+        return await super().end_offsets(stream)
+
     async def transactions(self, name: str):
-        self._schedule.check_may_open(self._life)
+        life = self._life
+        life.blind_opens += life.fenced
+        if life.blind_opens > BLIND_OPENS:
+            raise BrokenError(f"{life.process.name} does not look for its successor")
         return await super().transactions(name)
 
 
 class Schedule:
     """Everything that a seed decides."""
 
-    def __init__(self, seed: int, mutant: Mutant = Mutant(), *, verbose: bool = False) -> None:
+    def __init__(self, seed: int, mutant: Mutant = NO_MUTANT, *, verbose: bool = False) -> None:
         self.seed = seed
         self.mutant = mutant
-        self.verbose = verbose
+        self.tell: Callable[[str], None] = print if verbose else lambda _: None
         self.random = Random(seed)
         self.scenario = scenario_of(seed // SCHEDULES_EACH)
         self.weather = Weather(self._chances(), Random(seed + 1))
         self.loop = SimulatedLoop(self._step_s)
         self.observer: Observer | None = None
-        self.broker = mutant.broker(self.weather.mark, self._look)
+        self.broker = mutant.broker(self.weather.mark, self._look, self._decided)
         self.lives: list[Life] = []
         self._hash = blake2b(digest_size=8)
         self._broken: BaseException | None = None
@@ -274,8 +318,7 @@ class Schedule:
         """Something happened."""
         line = f"{self.loop.now:10.4f}  {what}"
         self._hash.update(line.encode())
-        if self.verbose:
-            print(line)
+        self.tell(line)
 
     def committed(self, committed) -> None:
         """A runner says what it made visible."""
@@ -288,33 +331,32 @@ class Schedule:
         if observer.opened_by is life.process or observer.opened_by is None:
             raise BrokenError(f"{life.process.name} gave up, and nobody has taken over")
 
-    def check_may_open(self, life: Life) -> None:
-        """Whoever has been opened, and could know of a successor, may not open again for ever."""
-        observer, opened = self.observer, life.runner._open
-        if observer is None or opened is None or observer.opened_by in {None, life.process}:
-            return
-        if observer.opens > opened.opens:
-            life.opens_overtaken += 1
-            if life.opens_overtaken > OVERTAKEN_OPENS:
-                raise BrokenError(f"{life.process.name} does not make room for its successor")
-
     def _look(self, place: TopicPartition | None) -> None:
-        if self.observer is None:
-            return
+        if self.observer is not None:
+            self._noted(partial(self.observer.look, place))
+
+    def _decided(self, transaction: OpenTransaction) -> None:
+        if self.observer is not None and not self.mutant.parts:
+            self._noted(partial(self.observer.decided, transaction))
+
+    def _noted(self, look: Callable[[], None]) -> None:
+        """What is seen while the broker works is told by who waits for the schedule."""
         try:
-            self.observer.look(place)
+            look()
         except BrokenError as broken:
             self._broken = self._broken or broken
 
     def _chances(self) -> Chances:
         random = self.random
-        return Chances(
+        chances = Chances(
             trouble=random.choice((0.0, 0.003, 0.01, 0.03)),
             stale=random.choice((0.0, 0.0, 0.05)),
+            behind=random.choice((0.0, 0.0, 0.02)),
             compact=random.choice((0.0, 0.0, 0.3)),
             latency_s=random.choice((0.0, 0.002, 0.02)),
             mark_s=random.choice((0.0, 0.01, 0.1)),
         )
+        return chances._replace(**self.mutant.chances)
 
     def _settings(self, stack: ExitStack) -> None:
         random = self.random
@@ -369,8 +411,9 @@ class Schedule:
             await self._wait(PATIENCE_S, until_one_ends=True)
         await asyncio.gather(*feeders)
         await self._wait(PATIENCE_S, until_all_end=True)
-        while not self.broker.quiet(OWNER):
-            await asyncio.sleep(0.1)
+        await asyncio.sleep(2 * TRANSACTION_TIMEOUT_S)
+        if not self.broker.quiet(OWNER):
+            raise BrokenError("a transaction does not end")
         self._check()
         if not all(life.task.done() for life in self.lives):
             raise BrokenError("a process does not end though all the work is done")
@@ -427,7 +470,7 @@ class Schedule:
                 self.broker.store([Produced(place, -1, value, 0, None, ())], lambda _: None)
 
 
-def run_schedule(seed: int, mutant: Mutant = Mutant(), *, verbose: bool = False) -> str:
+def run_schedule(seed: int, mutant: Mutant = NO_MUTANT, *, verbose: bool = False) -> str:
     """Run the schedule of a seed; returns a digest of everything that happened."""
     schedule = Schedule(seed, mutant, verbose=verbose)
     try:
@@ -438,7 +481,7 @@ def run_schedule(seed: int, mutant: Mutant = Mutant(), *, verbose: bool = False)
     return schedule.digest
 
 
-def run_schedules(seeds: range, mutant: Mutant = Mutant()) -> None:
+def run_schedules(seeds: range, mutant: Mutant = NO_MUTANT) -> None:
     """Run many, without the garbage collector, which would have to look at numba each time."""
     gc.collect()
     gc.freeze()
@@ -449,9 +492,24 @@ def run_schedules(seeds: range, mutant: Mutant = Mutant()) -> None:
         gc.unfreeze()
 
 
+def caught(mutant: Mutant, most: int) -> tuple[int, Exception] | None:
+    """How many schedules it takes to notice a mutant, and how it is; None: `most` do not."""
+    number, seed = 0, -1
+    while number < most:
+        seed += 1
+        if not mutant.suits(scenario_of(seed // SCHEDULES_EACH)):
+            continue
+        number += 1
+        try:
+            run_schedule(seed, mutant)
+        except Exception as noticed:  # noqa: BLE001  # whatever it is
+            return number, noticed
+    return None
+
+
 def main(arguments: list[str]) -> None:
     """Run one schedule and tell everything."""
-    mutant = Mutant()
+    mutant = NO_MUTANT
     if "--mutant" in arguments:
         from tests.simulation.mutants import MUTANTS
 

@@ -175,13 +175,17 @@ def answers(
             mine.append(encode_orders([line]))
             if random.random() < 0.1:
                 mine += mine[-random.randint(1, 3) :]
-            if random.random() < 0.1:
-                mine.append(random.randbytes(random.randrange(1, 20)))
+            if random.random() < 0.2:
+                mine.append(b"?" + random.randbytes(random.randrange(20)))
         each.append(mine)
+    last = [mine.index(next(v for v in reversed(mine) if v[:1] == b"{")) for mine in each]
     out: list[bytes] = []
-    while any(each):
-        mine = random.choice([mine for mine in each if mine])
-        out.append(mine.pop(0))
+    taken = [0] * len(each)
+    # What comes behind the last answer that is needed is perhaps not read any more.
+    while any(at <= needed for at, needed in zip(taken, last, strict=True)):
+        n = random.choice([n for n, mine in enumerate(each) if taken[n] < len(mine)])
+        out.append(each[n][taken[n]])
+        taken[n] += 1
     return out
 
 
@@ -234,4 +238,3 @@ def is_of_orders(headers) -> bool:
 def decoded_task(value: bytes) -> TaskSnapshot:
     """The task's own record of the `state` stream."""
     return msgspec.msgpack.decode(value, type=TaskSnapshot)
-

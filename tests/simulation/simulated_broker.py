@@ -143,18 +143,21 @@ class SimulatedBroker:
     Args:
         mark_s: how long the next mark of a transaction takes to come.
         on_stable: told of every partition (None: of the groups) in which more has become final.
+        on_decided: told of every transaction that is to be committed or aborted.
     """
 
     def __init__(
         self,
         mark_s: Callable[[], float] = lambda: 0.0,
         on_stable: Callable[[TopicPartition | None], None] = lambda _: None,
+        on_decided: Callable[[OpenTransaction], None] = lambda _: None,
     ) -> None:
         self.partitions: dict[str, list[Partition]] = {}
         self.names: dict[str, Name] = {}
         self.groups: dict[str, dict[TopicPartition, int]] = {}
         self._mark_s = mark_s
         self._on_stable = on_stable
+        self._on_decided = on_decided
 
     def partition(self, place: TopicPartition) -> Partition:
         """That partition, or `TopicError`."""
@@ -287,6 +290,7 @@ class SimulatedBroker:
         transaction = known.transaction
         assert transaction is not None
         transaction.ending = commit
+        self._on_decided(transaction)
         loop = asyncio.get_running_loop()
         places: list[TopicPartition | None] = [*transaction.places]
         if transaction.groups:

@@ -46,6 +46,7 @@ class Chances(NamedTuple):
     Attributes:
         trouble: a request is slow, lost, repeated or late.
         stale: a reader sees nothing new for a while.
+        behind: a leader of the past answers some of those who ask where partitions end, for a while.
         compact: keys written again are forgotten when somebody asks for ends.
         latency_s: most a request usually takes.
         mark_s: most a mark of a transaction usually takes.
@@ -53,6 +54,7 @@ class Chances(NamedTuple):
 
     trouble: float = 0.0
     stale: float = 0.0
+    behind: float = 0.0
     compact: float = 0.0
     latency_s: float = 0.0
     mark_s: float = 0.0
@@ -77,9 +79,27 @@ class Fate(NamedTuple):
 class Weather:
     """Draws what happens, from the seed of a schedule."""
 
-    def __init__(self, chances: Chances = Chances(), random: Random | None = None) -> None:
-        self.chances = chances
+    def __init__(self, chances: Chances | None = None, random: Random | None = None) -> None:
+        self.chances = chances or Chances()
         self.random = random or Random(0)
+        self._past: dict[TopicPartition, int] = {}
+        self._past_until = 0.0
+
+    def ends(self, parts: list[Partition]) -> list[int]:
+        """Where partitions end, as who is asked knows."""
+        random, now = self.random, asyncio.get_running_loop().time()
+        if now >= self._past_until:
+            self._past = {}
+            if random.random() < self.chances.behind:
+                self._past_until = now + random.random() * 1.5
+        if now < self._past_until:
+            for part in parts:
+                self._past.setdefault(part.place, part.stable)
+        if random.random() < self.chances.compact and parts[0].place.stream.endswith("state"):
+            for part in parts:
+                part.compact()
+        asked = self._past if random.random() < 0.7 else {}
+        return [asked.get(part.place, part.stable) for part in parts]
 
     def latency(self) -> float:
         """Seconds that a message usually takes."""
@@ -105,7 +125,8 @@ class Weather:
         if kind == 1:  # took effect, but nobody hears of it
             return Fate((there,), answered=False, breaks=there + soon)
         if kind == 2:  # late: the caller has given up long ago, or nearly
-            return Fate((random.random() * 3.0,), back=back, breaks=random.choice((None, soon)))
+            late = random.random() * random.choice((0.1, 0.5, 3.0))
+            return Fate((late,), back=back, breaks=random.choice((None, soon)))
         if kind == 3:  # sent again by the client
             return Fate((there, there + soon), back=back)
         return Fate((random.random() * REQUEST_TIMEOUT_S * 0.9,), back=back)  # slow
@@ -136,15 +157,16 @@ class Process:
         name: for the trace.
         dead: it crashed.
         moments: await points so far.
-        fences: how often it asked to open a name.
-        opened_at: turn in which it last did, see `campaign`.
     """
 
     def __init__(
-        self, name: str, plan: Plan = Plan(), trace: Callable[[str], None] = lambda _: None
+        self,
+        name: str,
+        plan: Plan | None = None,
+        trace: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.name = name
-        self.plan = plan
+        self.plan = plan or Plan()
         self.trace = trace
         self.dead = False
         self.moments = 0
@@ -173,8 +195,8 @@ class Process:
 
     async def awake(self) -> None:
         """Wait while the process is stopped."""
-        loop = asyncio.get_running_loop()
-        while (left := self.stopped_until - loop.time()) > 0:
+        left = self.stopped_until - asyncio.get_running_loop().time()
+        if left > 0:
             await asyncio.sleep(left)
         if self.dead:
             raise Crash
@@ -364,14 +386,9 @@ class SimulatedLog:
     async def end_offsets(self, stream: str) -> list[int]:
         self.check_open()
 
-        def look(reply) -> None:
-            parts = self._parts(stream)
-            if self.weather.random.random() < self.weather.chances.compact and "state" in stream:
-                for part in parts:
-                    part.compact()
-            reply([part.stable for part in parts])
-
-        return await self.call(f"end of {stream}", look)
+        return await self.call(
+            f"end of {stream}", lambda reply: reply(self.weather.ends(self._parts(stream)))
+        )
 
     async def offset_at(self, stream: str, partition: int, timestamp_ms: int) -> int:
         self.check_open()
@@ -540,9 +557,7 @@ class SimulatedTransactions(_Writer):
         self._check_begun()
         self._touched = True
         broker, who = self._log.broker, self._log.process
-        request = partial(
-            broker.offsets, self._name, self._epoch, who, group, dict(positions)
-        )
+        request = partial(broker.offsets, self._name, self._epoch, who, group, dict(positions))
         await self._or_void(self._log.call("offsets", request))
 
     async def commit(self) -> None:

@@ -70,7 +70,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self.now
 
-    def run_in_executor(self, executor, func, *args):  # noqa: ARG002
+    def run_in_executor(self, executor, func, *args):
         done = self.create_future()
 
         def work() -> None:
