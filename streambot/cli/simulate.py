@@ -15,10 +15,11 @@ import typer
 
 from streambot.cli.console import on_terminal, say, show, terminal_width, write_line
 from streambot.cli.groups import AsJson, single
+from streambot.cli.replayed import check_recording, check_resume, check_scenario
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.stopping import EXIT_CODES, telling_stop
 from streambot.cli.whole_lines import WholeLines
-from streambot.domain.errors import StreambotError, UsageError
+from streambot.domain.errors import StreambotError
 
 if TYPE_CHECKING:
     from streambot.cli.progress import ConsoleObserver
@@ -48,6 +49,20 @@ def simulate(
         typer.Option(
             "--data", "-d", metavar="FILE", rich_help_panel=_WHAT,
             help="Bars, Parquet or CSV, file or folder. Repeatable.",
+        ),
+    ] = None,
+    from_run: Annotated[
+        Text,
+        typer.Option(
+            "--from-run", metavar="RUN", rich_help_panel=_WHAT,
+            help="The ticks that a run has recorded, instead of bars; alone it repeats that run.",
+        ),
+    ] = None,
+    from_broker: Annotated[
+        Text,
+        typer.Option(
+            "--from-broker", metavar="HOST:PORT", rich_help_panel=_WHAT,
+            help="Where that recording is. Default: as that run's folder says, else --bootstrap-servers.",
         ),
     ] = None,
     instruments: Annotated[
@@ -129,7 +144,7 @@ def simulate(
         typer.Option(
             "--policy", "-p", metavar="POLICY", rich_help_panel=_WHO,
             help="flat, random, buy-hold, sma-cross, or a class of yours: path.py:Class, "
-            "pkg.mod:Class. Default: sma-cross",
+            "pkg.mod:Class; with --from-run also recorded. Default: sma-cross",
         ),
     ] = None,
     agent: Annotated[
@@ -225,7 +240,8 @@ def simulate(
     3 configuration, 4 data or strategy, 5 broker, 130 interrupted.
     """
     flags: dict[str, Any] = {
-        "scenario": scenario or named, "data": data, "instruments": instruments, "registry": registry,
+        "scenario": scenario or named, "data": data, "from_run": from_run, "from_broker": from_broker,
+        "instruments": instruments, "registry": registry,
         "infer_instruments": infer_instruments, "from": start, "to": end, "timeframe": timeframe,
         "bar_path": bar_path, "quote_side": quote_side, "round_prices": round_prices,
         "speed": speed, "gaps": gaps, "policy": policy, "agents": agent,
@@ -233,44 +249,15 @@ def simulate(
         "seed": seed, "pnl_every": pnl_every, "alerts": alerts, "bootstrap_servers": bootstrap_servers,
         "broker": broker, "partitions": partitions, "run": run, "runs_dir": runs_dir,
     }  # fmt: skip
-    _check_scenario(scenario, named, data)
+    check_scenario(scenario, named, data)
+    check_recording(flags)
     if resume is not None:
-        _check_resume(flags)
+        check_resume(flags)
     settings = read_settings(flags, config)
     ended = asyncio.run(_simulate(settings, resume, quiet=quiet, as_json=as_json))
     _tell(ended, as_json=as_json)
     if ended.stopped_by in EXIT_CODES:
         raise typer.Exit(EXIT_CODES[ended.stopped_by])
-
-
-def _check_scenario(scenario: str | None, named: str | None, data: list[str] | None) -> None:
-    """Bars are given with `--data`, and what is replayed is said once."""
-    said = scenario or named
-    if scenario is not None and named is not None:
-        raise UsageError(f"two scenarios, {scenario} and {named}", hint="give one")
-    if said is not None and said.lower().endswith(_BAR_FILES):
-        raise UsageError(f"{said} is a file of bars, not a scenario", hint=f"--data {said}")
-    if said is not None and data:
-        raise UsageError(
-            f"a scenario ({said}) and --data both say what to replay", hint="leave one of them out"
-        )
-
-
-def _check_resume(flags: dict[str, Any]) -> None:
-    """A resumed run keeps its settings; only how fast it goes on may be said anew."""
-    given = [name for name, value in flags.items() if value is not None and name not in _RESUMABLE]
-    if given:
-        from streambot.domain.config import SETTINGS
-
-        names = ", ".join(SETTINGS[name].flag for name in given)
-        raise UsageError(
-            f"a resumed run keeps its settings: {names} cannot be given with --resume",
-            hint="--speed and --gaps may be changed; for all else start a new run",
-        )
-
-
-_BAR_FILES = (".csv", ".parquet", ".pq", ".csv.gz", ".txt", ".tsv")
-_RESUMABLE = frozenset({"speed", "gaps", "runs_dir"})
 
 
 class _Ended(NamedTuple):
@@ -287,6 +274,10 @@ async def _simulate(
     from streambot.cli.progress import ConsoleObserver
     from streambot.wiring import run_simulation
 
+    if settings.config.from_run is not None:
+        from streambot.cli.which_broker import with_recording_place
+
+        settings = await with_recording_place(settings)
     if not quiet:
         _say_compiling()
     stop = telling_stop(say)

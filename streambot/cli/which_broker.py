@@ -126,6 +126,32 @@ async def with_broker(settings: Resolved) -> Resolved:
     return Resolved(config, {**settings.origins, "bootstrap_servers": started.source})
 
 
+async def with_recording_place(settings: Resolved) -> Resolved:
+    """The settings, with the broker that has the recording which is to be replayed.
+
+    Raises:
+        UsageError: nobody says which.
+        BrokerError: the recording went with its broker.
+    """
+    from streambot.domain.config import Resolved
+
+    name = settings.config.from_run
+    if name is None or settings.config.from_broker is not None:
+        return settings
+    origins = {**settings.origins, "run": "--from-run"}
+    config = msgspec.structs.replace(settings.config, run=name)
+    known = find_known(Resolved(config, origins))
+    if known.record is not None:
+        place = _broker_of(known, known.record)
+    elif settings.config.bootstrap_servers is not None:
+        servers = settings.config.bootstrap_servers
+        place = BrokerPlace(servers, settings.origins["bootstrap_servers"])
+    else:
+        place = await find_broker(Resolved(config, origins), known)
+    config = msgspec.structs.replace(settings.config, from_broker=place.servers)
+    return Resolved(config, {**settings.origins, "from_broker": place.source})
+
+
 def _broker_of(known: KnownRun, record: RunRecord) -> BrokerPlace:
     if record.broker == IN_PROCESS:
         raise BrokerError(

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from streambot.data.feed import FeedReport
-from streambot.data.recorded_rows import NO_TIME, merged_order, note_rows
+from streambot.data.recorded_look import NO_LIMIT, Look, Looked
+from streambot.data.recorded_rows import NO_TIME, merged_order
 from streambot.data.spans import gaps_within, union
 from streambot.data.timeline import BYTES_PER_TICK, WINDOW_TICKS, Plan, Window
 from streambot.domain.errors import DataError, DecodeError, StreamError
@@ -34,7 +35,6 @@ from streambot.streams.sequence import SequenceGuard
 Int64Array = npt.NDArray[np.int64]
 Values = Sequence[Iterator[bytes]]
 """Record values of each partition, in order, from the first one on."""
-NO_LIMIT = 1 << 62
 _DIGEST_BYTES = 16
 
 
@@ -58,31 +58,6 @@ class RecordedRun(NamedTuple):
     decision_ns: int
     sessions: int | None
     open: Callable[[], AbstractContextManager[Values]]
-
-
-class _Looked(NamedTuple):
-    """What looking through a recording found.
-
-    Attributes:
-        barriers: closed by each partition.
-        complete: every partition has its END.
-        chains: hash of each partition at its end, or at its last frame that counts.
-        counts: int64 [n, 2]: bars of the source and decision bars of each instrument.
-        first, last: int64 [n]: first tick, and close of the last session or bar; 0 without ticks.
-        spans: int64 [k, 2]: sessions of all instruments.
-        sessions: most sessions that an instrument has.
-    """
-
-    barriers: tuple[int, ...]
-    complete: bool
-    chains: tuple[bytes, ...]
-    rows: int
-    counts: Int64Array
-    first: Int64Array
-    last: Int64Array
-    spans: Int64Array
-    sessions: int
-    last_close: int
 
 
 class RecordedTimeline:
@@ -109,7 +84,7 @@ class RecordedTimeline:
         self._limit = limit
         self._window_ticks = max(1, window_ticks)
         self._plan: Plan | None = None
-        self._looked: _Looked | None = None
+        self._looked: Looked | None = None
         self._open_hours: Int64Array = np.empty((0, 2), np.int64)
 
     @property
@@ -171,7 +146,7 @@ class RecordedTimeline:
                 barrier, covered = until, last
 
     @property
-    def _seen(self) -> _Looked:
+    def _seen(self) -> Looked:
         self.plan()
         assert self._looked is not None  # noqa: S101  # `plan` has looked
         return self._looked
@@ -202,7 +177,7 @@ class RecordedTimeline:
             if guard.accept(frame):
                 yield frame
 
-    def _look(self, limit: int) -> _Looked:
+    def _look(self, limit: int) -> Looked:
         run, n = self._run, len(self._run.instruments)
         counts, last = np.zeros((n, 2), np.int64), np.zeros(n, np.int64)
         first = np.full(n, NO_TIME, np.int64)
@@ -211,7 +186,7 @@ class RecordedTimeline:
         complete, rows, last_close = True, 0, 0
         with run.open() as values:
             for partition in range(run.partitions):
-                look = _Look(n, limit, counts, first, last, sessions)
+                look = Look(n, limit, counts, first, last, sessions)
                 for frame in self._frames(partition, values[partition]):
                     look.add(frame)
                 barriers.append(min(look.barriers, limit))
@@ -220,12 +195,12 @@ class RecordedTimeline:
                 rows += look.rows
                 last_close = max(last_close, look.last_close)
                 complete = complete and look.ended and limit == NO_LIMIT
-        return _Looked(
+        return Looked(
             tuple(barriers), complete, tuple(chains), rows, counts, first, last, union(spans),
             int(sessions.max(initial=0)), last_close,
         )  # fmt: skip
 
-    def _planned(self, looked: _Looked) -> Plan:
+    def _planned(self, looked: Looked) -> Plan:
         run = self._run
         if not min(looked.barriers) or not looked.rows:
             raise DataError(
@@ -255,7 +230,7 @@ class RecordedTimeline:
             ),
         )
 
-    def _report(self, looked: _Looked, number: int, symbol: str) -> FeedReport:
+    def _report(self, looked: Looked, number: int, symbol: str) -> FeedReport:
         """Of the decision bars: those of the source were looked at when it was recorded."""
         return FeedReport(
             symbol=symbol,
@@ -280,73 +255,6 @@ class RecordedTimeline:
             jumps=0,
             rejected={},
         )
-
-
-class _Look:
-    """Counts the rows of one partition."""
-
-    def __init__(
-        self,
-        instruments: int,
-        limit: int,
-        counts: Int64Array,
-        first: Int64Array,
-        last: Int64Array,
-        sessions: Int64Array,
-    ) -> None:
-        self._limit = limit
-        self._counts, self._first, self._last, self._sessions = counts, first, last, sessions
-        self._opened = np.full(instruments, NO_TIME, np.int64)
-        self._spans: list[Int64Array] = []
-        self._waiting = np.empty((0, 3), np.int64)
-        self.barriers = self.rows = self.last_close = 0
-        self.chain = b""
-        self.ended = False
-
-    def add(self, frame: Frame) -> None:
-        """The next frame."""
-        self.barriers += len(frame.closes)
-        self.ended = frame.totals is not None
-        if frame.barrier_lo >= self._limit:
-            return
-        self.chain = frame.chain
-        counted = min(len(frame.closes), self._limit - frame.barrier_lo)
-        if counted > 0:
-            self.last_close = int(frame.closes[counted - 1])
-        ticks = frame.ticks
-        if not len(ticks) and not len(self._waiting):
-            return
-        closing = np.empty((len(ticks), 3), np.int64)
-        rows, found = note_rows(
-            ticks.instrument, np.asarray(ticks.bar, np.uint16), ticks.flags, ticks.ts, frame.barrier_lo, self._limit,
-            self._counts, self._first, self._opened, closing,
-        )  # fmt: skip
-        self.rows += rows
-        self._settle(np.concatenate([self._waiting, closing[:found]]), frame)
-
-    def spans(self) -> Int64Array:
-        """Sessions of its instruments; one that is open ends with the last barrier."""
-        opened = self._opened[self._opened != NO_TIME]
-        rest = np.stack([opened, np.full(len(opened), self.last_close)], axis=1)
-        spans = np.concatenate([*self._spans, rest[rest[:, 1] > rest[:, 0]]])
-        return np.asarray(spans, np.int64)
-
-    def _settle(self, closing: Int64Array, frame: Frame) -> None:
-        """Bars close at their barrier, whose time may stand in a later frame.
-
-        A row of `closing` is [instrument, begin of its session or `NO_TIME`, interval].
-        """
-        at = closing[:, 2] - frame.barrier_lo
-        known = at < len(frame.closes)
-        self._waiting = closing[~known]
-        done = closing[known]
-        if not len(done):
-            return
-        ends = frame.closes[at[known]]
-        self._last[done[:, 0]] = ends
-        whole = done[:, 1] != NO_TIME
-        np.add.at(self._sessions, done[whole, 0], 1)
-        self._spans.append(union([np.stack([done[whole, 1], ends[whole]], axis=1)]))
 
 
 class _Part:

@@ -207,6 +207,8 @@ def _show_switch(value: bool) -> str:  # a text form, not an option
 _TABLE = (
     Setting("data", "data", parse_text, form=Form.MANY, in_environment=False),
     Setting("scenario", "scenario", parse_text),
+    Setting("from_run", "from_run", parse_run_name),
+    Setting("from_broker", "from_broker", parse_bootstrap),
     Setting("instruments", "instruments", _parse_symbol, form=Form.MANY),
     Setting("registry", "registry", parse_text),
     Setting("infer_instruments", "infer_instruments", parse_switch, _show_switch),

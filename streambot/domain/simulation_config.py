@@ -59,6 +59,8 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Attributes:
         data: bar files or folders; empty: the scenario's.
         scenario: name of a bundled scenario, or the path of a scenario file.
+        from_run: name of a recorded run whose ticks are replayed instead of bars.
+        from_broker: where that recording is; None: where this run goes.
         instruments: symbols to trade, globs allowed; empty: all in the data.
         registry: path of the registry; None: `./instruments.yaml`, else the bundled one.
         infer_instruments: go on with an inferred declaration for symbols that no registry knows.
@@ -69,7 +71,8 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         bar_path: how a bar becomes ticks.
         quote_side: which side of bid and ask bars is replayed.
         timeframe_ns: the decision timeframe; None: the coarsest of the data.
-        policy: `flat`, `random`, `buy-hold`, `sma-cross`, `path.py:Class` or `pkg.mod:Class`.
+        policy: `flat`, `random`, `buy-hold`, `sma-cross`, `path.py:Class` or `pkg.mod:Class`; with
+            `from_run` also `recorded`: the orders that were recorded.
         agents: names of agents in other processes that give the orders instead of the policy.
         free_run: their orders take effect when they arrive; else the engine waits for them.
         answer_timeout_ns: how long it waits, wall time.
@@ -93,6 +96,8 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     data: tuple[str, ...] = ()
     scenario: str = "default"
+    from_run: str | None = None
+    from_broker: str | None = None
     instruments: tuple[str, ...] = ()
     registry: str | None = None
     infer_instruments: bool = False

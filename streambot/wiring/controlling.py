@@ -132,6 +132,8 @@ def successor_of(run: OpenRun) -> Callable[[Moment], str]:
 
 
 def _successor(run: OpenRun, target: Moment) -> str:
+    if run.settings.config.from_run is not None:
+        raise UsageError("a replay of a recording cannot seek: what a run knows is of its start")
     reports = zip(run.manifest.instruments, run.prepared.plan.instruments, strict=True)
     if not any(
         report.bars and target.start_ns(instrument.timezone) <= report.last_ns - report.timeframe_ns

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,6 +22,12 @@ from streambot.wiring.places import (
     topic_names,
 )
 from streambot.wiring.preparation import Prepared, prepare, prepare_again
+from streambot.wiring.recording import (
+    find_recording,
+    prepare_recorded,
+    prepare_recorded_again,
+    with_recording,
+)
 from streambot.wiring.scenario import with_scenario
 from streambot.wiring.starts import (
     load_snapshots,
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
 
 
 _RESUMABLE = ("speed", "gaps")
+_T = TypeVar("_T")
 
 
 class OpenRun(NamedTuple):
@@ -71,8 +78,14 @@ async def new_run(
         KeyboardInterrupt: a stop was asked for before there was anything to stop.
     """
     settings = with_scenario(settings, cwd)
+    if settings.config.from_run is None:
+        make = partial(prepare, settings.config, cwd)
+    else:
+        recording = await _unless_stopped(partial(find_recording, settings.config, cwd), stop)
+        settings = with_recording(settings, recording)
+        make = partial(prepare_recorded, settings.config, recording, cwd)
     config = settings.config
-    prepared = await _unless_stopped(partial(prepare, config, cwd), stop)
+    prepared = await _unless_stopped(make, stop)
     day = dt.datetime.fromtimestamp(prepared.plan.first_ns // 10**9, dt.UTC).date()
     folder = RunFolder.create(cwd / config.runs_dir, config.run, day)
     try:
@@ -111,7 +124,8 @@ async def old_run(
         config = msgspec.structs.replace(
             kept.config, **changes, runs_dir=settings.config.runs_dir, kafka=settings.config.kafka
         )
-        prepared = await _unless_stopped(partial(prepare_again, config, manifest, cwd), stop)
+        again = prepare_again if config.from_run is None else prepare_recorded_again
+        prepared = await _unless_stopped(partial(again, config, manifest, cwd), stop)
         snapshots = load_snapshots(folder.path, manifest)
     except BaseException:
         folder.close()
@@ -122,7 +136,7 @@ async def old_run(
     )  # fmt: skip
 
 
-async def _unless_stopped(work: Callable[[], Prepared], stop: StopRequest) -> Prepared:
+async def _unless_stopped(work: Callable[[], _T], stop: StopRequest) -> _T:
     """The result of `work` in a thread; a stop before there is anything to stop ends it at once."""
     working = asyncio.create_task(asyncio.to_thread(work))
     stopping = asyncio.create_task(stop.wait())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
 from streambot.data.expiries import expiries
+from streambot.data.recorded import RecordedTimeline
 from streambot.data.sessions import calendars_version
 from streambot.data.timeline import Plan, Timeline
 from streambot.domain.config import SimulationConfig
@@ -20,6 +21,7 @@ from streambot.engine.scripts import Script
 from streambot.market.atr import ATR_PERIOD, true_range, update_atr
 from streambot.processor.agents import StrategyFactory, load_agent
 from streambot.processor.manifest import PolicySettings, RunManifest
+from streambot.processor.playback import RecordedOrders
 from streambot.processor.task import SlotContext
 from streambot.wiring.feeds import Feeds, feeds_of, find_feeds
 
@@ -39,15 +41,17 @@ class Prepared(NamedTuple):
         agent: the co-located agent.
         context: what each slot knows, by symbol.
         warnings: what people should know.
+        stop_fill: see `RunManifest`.
     """
 
     config: SimulationConfig
-    timeline: Timeline
+    timeline: Timeline | RecordedTimeline
     plan: Plan
-    agent: Script | StrategyFactory
+    agent: Script | StrategyFactory | RecordedOrders
     context: dict[str, SlotContext]
     sources: tuple[str, ...]
     warnings: tuple[str, ...]
+    stop_fill: Literal["stop", "tick"] = "stop"
 
     def manifest(self, run: str) -> RunManifest:
         """Identity of the run called `run`."""
@@ -61,7 +65,7 @@ class Prepared(NamedTuple):
             partition_of=tuple(number % partitions for number in range(len(instruments))),
             capital=tuple(_capital(instrument, config) for instrument in instruments),
             decision_ns=self.plan.decision_ns,
-            stop_fill="stop",
+            stop_fill=self.stop_fill,
             pnl_every_ns=config.pnl_every_ns,
             max_quantity=config.max_quantity,
             max_gap_ns=config.max_gap_ns,
@@ -97,6 +101,12 @@ def prepare_again(config: SimulationConfig, manifest: RunManifest, cwd: Path) ->
     # The manifest names the policy as it was given; the settings kept say where that was.
     config = msgspec.structs.replace(config, policy=manifest.policy.spec)
     prepared = _prepare(config, feeds_of(manifest.instruments, config, cwd), agent)
+    check_same(prepared, manifest)
+    return prepared
+
+
+def check_same(prepared: Prepared, manifest: RunManifest) -> None:
+    """Raise `DataError` or `ConfigError` where what was prepared is not the run of `manifest`."""
     again = msgspec.structs.replace(prepared.manifest(manifest.run), parent=manifest.parent)
     if again.sources != manifest.sources:
         changed = sorted(set(manifest.sources) ^ set(again.sources))
@@ -108,7 +118,6 @@ def prepare_again(config: SimulationConfig, manifest: RunManifest, cwd: Path) ->
         raise ConfigError(
             "the settings no longer give the manifest of the run", hint="start a new run"
         )
-    return prepared
 
 
 def _prepare(config: SimulationConfig, found: Feeds, agent: Script | StrategyFactory) -> Prepared:
@@ -122,7 +131,7 @@ def _prepare(config: SimulationConfig, found: Feeds, agent: Script | StrategyFac
         round_prices=config.round_prices,
     )
     plan = timeline.plan()
-    _check_capital(timeline.instruments, config)
+    check_capital(timeline.instruments, config)
     feeds = {feed.instrument.symbol: feed for feed in found.feeds}
     context = {
         instrument.symbol: _context(timeline, plan, feeds[instrument.symbol], config)
@@ -189,7 +198,8 @@ def _capital(instrument: Instrument, config: SimulationConfig) -> int:
     return instrument.money(config.capital.of(instrument.symbol))
 
 
-def _check_capital(instruments: tuple[Instrument, ...], config: SimulationConfig) -> None:
+def check_capital(instruments: tuple[Instrument, ...], config: SimulationConfig) -> None:
+    """Raise `ConfigError` where an instrument's cash is none of its currency."""
     for instrument in instruments:
         try:
             amount = _capital(instrument, config)

@@ -42,12 +42,12 @@ def with_origins(settings: SimulationConfig | Resolved) -> Resolved:
 
 
 def with_scenario(settings: Resolved, cwd: Path) -> Resolved:
-    """The settings with those of their scenario, where no data are given.
+    """The settings with those of their scenario, where nothing else to replay is given.
 
     Raises:
         ConfigError: there is no such scenario, or its file is wrong.
     """
-    if settings.config.data:
+    if settings.config.data or settings.config.from_run is not None:
         return settings
     path = _scenario_path(settings.config.scenario, cwd)
     scenario = resolve({}, {}, find_config(path, cwd))

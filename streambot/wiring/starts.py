@@ -100,7 +100,7 @@ def new_starts(prepared: Prepared, manifest: RunManifest) -> list[PartitionStart
     starts = []
     for partition in range(manifest.partitions):
         state = ChainState.start(manifest.run_id, partition)
-        core = TaskCore(manifest, partition, prepared.context, prepared.agent)
+        core = make_core(manifest, partition, prepared.context, prepared.agent, None)
         starts.append(PartitionStart(core, state, "beginning", state, Position(), {}))
     return starts
 
@@ -212,9 +212,9 @@ def _restored(
 ) -> PartitionStart:
     fresh = ChainState.start(manifest.run_id, partition)
     if snapshot is None or snapshot.core is None:
-        core = TaskCore(manifest, partition, prepared.context, prepared.agent)
+        core = make_core(manifest, partition, prepared.context, prepared.agent, None)
         return PartitionStart(core, fresh, "beginning", fresh, Position(), {})
-    core = TaskCore.restore(manifest, partition, prepared.context, prepared.agent, snapshot.core)
+    core = make_core(manifest, partition, prepared.context, prepared.agent, snapshot.core)
     state = msgspec.structs.replace(fresh, barrier=snapshot.barrier)
     return PartitionStart(
         core, state, "beginning", state, Position(snapshot.barrier), {},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from streambot.processor.exactly_once import TaskPlan
 from streambot.processor.outside import FreeRun, Lockstep, Orders, Outsiders, OutsideState
+from streambot.processor.playback import PlayedCore, RecordedOrders
 from streambot.processor.task import SlotContext, TaskCore
 from streambot.processor.worker import TaskIdentity
 from streambot.streams.committing import CommittingSink
@@ -56,11 +57,15 @@ def make_core(
     manifest: RunManifest,
     partition: int,
     context: Mapping[str, SlotContext],
-    agent: Script | StrategyFactory | None,
+    agent: Script | StrategyFactory | RecordedOrders | None,
     state: CoreState | None,
 ) -> TaskCore:
     """The machine of a partition: new, or at a state."""
     inside = None if manifest.agents else agent
+    if isinstance(inside, RecordedOrders):
+        if state is None:
+            return PlayedCore(manifest, partition, context, inside)
+        return PlayedCore.restore(manifest, partition, context, inside, state)
     if state is None:
         return TaskCore(manifest, partition, context, inside)
     return TaskCore.restore(manifest, partition, context, inside, state)
@@ -72,7 +77,7 @@ def task_plan(
     partition: int,
     topics: Mapping[str, str],
     context: Mapping[str, SlotContext],
-    agent: Script | StrategyFactory | None,
+    agent: Script | StrategyFactory | RecordedOrders | None,
 ) -> TaskPlan:
     """The task of a partition, whatever process runs it."""
     return TaskPlan(
