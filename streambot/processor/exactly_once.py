@@ -59,6 +59,8 @@ DRAINED_S = 0.002
 """Nothing new for that long: the input is drained."""
 MOST_REOPENS = 8
 """Failures in a row, without a commit between them, after which the log is given up."""
+SUCCESSOR_OPENS_S = 10.0
+"""Whoever took over has opened the task within that time."""
 _REOPEN_PAUSE_S = 0.05
 
 
@@ -406,8 +408,12 @@ class ExactlyOnceRunner:
         """Raise `fenced` where a successor is there.
 
         A transaction that timed out has none, nor has who was fenced by a process that is gone. A
-        successor has opened the task once more than it was when this one last owned it.
+        successor has opened the task once more than it was when this one last owned it; between its
+        fence and that it restores and reads, so it is given time: who fenced it meanwhile would
+        take the task back from it.
         """
+        loop = asyncio.get_running_loop()
+        limit, pause = loop.time() + SUCCESSOR_OPENS_S, _REOPEN_PAUSE_S
         while True:
             if self._failures > MOST_REOPENS:
                 raise fenced
@@ -419,7 +425,10 @@ class ExactlyOnceRunner:
                 continue
             if task is not None and task.opens > self._opens:
                 raise fenced
-            return
+            if loop.time() >= limit:
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
 
     async def _work(self, opened: _Open) -> bool:
         worker = opened.worker

@@ -44,6 +44,7 @@ def market() -> Market:
 def _small_commits(monkeypatch) -> None:
     monkeypatch.setattr(exactly_once, "COMMIT_EVERY_S", 0.0)
     monkeypatch.setattr(exactly_once, "READ_RECORDS", 3)
+    monkeypatch.setattr(exactly_once, "SUCCESSOR_OPENS_S", 0.05)
 
 
 def small_frames(market: Market) -> list[bytes]:
