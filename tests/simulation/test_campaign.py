@@ -70,7 +70,7 @@ def test_the_schedules_are_full_of_trouble():
         "is stopped": 100,
         "gives up": 40,
         "another process took over": 200,
-        "no answer": 400,
+        "no answer": 200,
         "is looked at again": 5,
         "was read up to": 1,
     }.items():

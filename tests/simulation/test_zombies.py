@@ -64,4 +64,4 @@ def test_nobody_takes_himself_for_his_successor(kind, ends):
             return False
 
     assert simulate(SimulatedLoop(), life()) is ends
-    assert len(restored) == 3 if ends else 2
+    assert len(restored) == (3 if ends else 2)
