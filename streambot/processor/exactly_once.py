@@ -39,8 +39,9 @@ from streambot.processor.runner import (
     processed_of,
 )
 from streambot.processor.snapshot import TaskSnapshot
-from streambot.processor.state_log import StateWriter, last_commit, read_task, restore_state
+from streambot.processor.state_log import StateWriter, last_commit, restore_state
 from streambot.processor.task import TaskCore
+from streambot.processor.task_head import decode_head, last_task_record
 from streambot.processor.worker import Step, TaskIdentity, Worker
 from streambot.streams.ports import TopicPartition, event_time_ms
 from streambot.streams.reading import read_last
@@ -200,6 +201,7 @@ class ExactlyOnceRunner:
         self._stopping = False
         self._open: _Open | None = None
         self._opens = 0
+        self._opening_at: int | None = None
         self._failures = 0
         self._answers = AnswerClock(plan.answer_timeout_s)
         self._status: list[SlotStatus] = []
@@ -410,20 +412,23 @@ class ExactlyOnceRunner:
         A transaction that timed out has none, nor has who was fenced by a process that is gone. A
         successor has opened the task once more than it was when this one last owned it; between its
         fence and that it restores and reads, so it is given time: who fenced it meanwhile would
-        take the task back from it.
+        take the task back from it. An opening of its own may stand there though it was said to have
+        failed: nobody takes himself for his successor.
         """
+        topic = self._plan.topics["state"]
         loop = asyncio.get_running_loop()
         limit, pause = loop.time() + SUCCESSOR_OPENS_S, _REOPEN_PAUSE_S
         while True:
             if self._failures > MOST_REOPENS:
                 raise fenced
             try:
-                task = await read_task(self._log, self._plan.topics["state"], self.partition)
+                task = await last_task_record(self._log, topic, self.partition)
             except BrokerError:  # not to know is no reason to fence a successor
                 self._failures += 1
                 await asyncio.sleep(_REOPEN_PAUSE_S * self._failures)
                 continue
-            if task is not None and task.opens > self._opens:
+            another = task is not None and task.offset != self._opening_at
+            if task is not None and another and decode_head(task).opens > self._opens:
                 raise fenced
             if loop.time() >= limit:
                 return
@@ -528,11 +533,13 @@ class ExactlyOnceRunner:
             )
             for state in opened.writer.records(snapshot)
         ]  # fmt: skip
-        if state_at is not None and (first := await stored[0]) != state_at:
-            raise BrokerError(
-                f"the state was read up to {state_at}, but the log goes on at {first}",
-                where=plan.owner,
-            )
+        if state_at is not None:
+            first, self._opening_at = await stored[0], await stored[-1]
+            if first != state_at:
+                raise BrokerError(
+                    f"the state was read up to {state_at}, but the log goes on at {first}",
+                    where=plan.owner,
+                )
         reached("state-sent")
         places = {TopicPartition(plan.topics["ticks"], self.partition): snapshot.offset}
         if plan.make_orders is not None:
@@ -542,7 +549,8 @@ class ExactlyOnceRunner:
         reached("committing")
         await transactions.commit()
         reached("committed")
-        self._failures = 0
+        if frames:  # to be open is no progress: what comes next may fail every time
+            self._failures = 0
         self._on_committed(Committed(self.partition, frames, records))
 
     def _snapshot(self, opened: _Open) -> TaskSnapshot:

@@ -57,13 +57,20 @@ async def read_head(log: Log, topic: str, partition: int) -> TaskHead | None:
         DataError: the record is not what streambot writes.
     """
     record = await last_task_record(log, topic, partition)
-    if record is None:
-        return None
+    return None if record is None else decode_head(record)
+
+
+def decode_head(record: Record) -> TaskHead:
+    """What the task's own record says.
+
+    Raises:
+        DataError: it is not what streambot writes.
+    """
     try:
         return msgspec.msgpack.decode(record.value, type=TaskHead)
     except msgspec.MsgspecError as cause:
         raise DataError(
             f"is no state of a task: {cause}",
-            where=f"{topic}/{partition}/{record.offset}",
+            where=f"{record.stream}/{record.partition}/{record.offset}",
             hint="it was written by another version, or altered",
         ) from cause
