@@ -56,6 +56,8 @@ class InPieces(ExactlyOnceRunner):
             for state in opened.writer.records(snapshot)
         ]  # fmt: skip
         await into.flush()
+        if state_at is not None:
+            self._opening_at = stored[-1].result()
         if state_at not in {None, stored[0].result()}:
             raise BrokerError("the state that was read is out of date")
         self._reached("state-sent")

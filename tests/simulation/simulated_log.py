@@ -98,6 +98,7 @@ class Weather:
         if random.random() < self.chances.compact and parts[0].place.stream.endswith("state"):
             for part in parts:
                 part.compact()
+            self._past = {}  # a leader of the past has not forgotten what its successor has
         asked = self._past if random.random() < 0.7 else {}
         return [asked.get(part.place, part.stable) for part in parts]
 
