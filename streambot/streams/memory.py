@@ -12,9 +12,10 @@ import asyncio
 import re
 from bisect import bisect_left
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from streambot.domain.errors import BrokerError, FencedError, StreamError, TopicError
+from streambot.domain.errors import BrokerError, StreamError, TopicError
+from streambot.streams.memory_transactions import MemoryTransactions
 from streambot.streams.ports import (
     MAX_RECORD_BYTES,
     MAX_WAITING_BYTES,
@@ -99,7 +100,7 @@ class MemoryLog:
     def __init__(self, *, stall_s: float = STALL_S) -> None:
         self._streams: dict[str, list[_Partition]] = {}
         self._open: set[_MemorySink | _MemorySource] = set()
-        self._owners: dict[str, _MemoryTransactions] = {}
+        self._owners: dict[str, MemoryTransactions] = {}
         self._committed: dict[str, dict[TopicPartition, int]] = {}
         self._stall_s = stall_s
         self.closed = False
@@ -153,10 +154,10 @@ class MemoryLog:
         self._open.add(sink)
         return sink
 
-    async def transactions(self, name: str) -> _MemoryTransactions:
+    async def transactions(self, name: str) -> MemoryTransactions:
         """See `Log.transactions`."""
         self.check_open()
-        self._owners[name] = made = _MemoryTransactions(self, name)
+        self._owners[name] = made = MemoryTransactions(self, name)
         return made
 
     async def committed(
@@ -167,7 +168,7 @@ class MemoryLog:
         known = self._committed.get(group, {})
         return {place: known[place] for place in places if place in known}
 
-    def owns(self, name: str, user: _MemoryTransactions) -> bool:
+    def owns(self, name: str, user: MemoryTransactions) -> bool:
         """True while nobody else has opened `name`."""
         return self._owners.get(name) is user
 
@@ -290,93 +291,6 @@ class _MemorySink:
         self._log.check_open()
         if self._closed:
             raise BrokerError("the sink is closed")
-
-
-class _Waiting(NamedTuple):
-    """A record of a transaction that is not committed."""
-
-    stream: str
-    partition: int
-    value: bytes
-    timestamp_ms: int
-    key: bytes | None
-    headers: Headers
-
-
-class _MemoryTransactions:
-    """Keeps the records of a transaction, and appends them together.
-
-    A bounded stream does not hold it up: a transaction that waited for its readers could not end.
-    """
-
-    def __init__(self, log: MemoryLog, name: str) -> None:
-        self._log = log
-        self._name = name
-        self._waiting: list[_Waiting] | None = None
-        self._groups: list[tuple[str, dict[TopicPartition, int]]] = []
-        self._closed = False
-
-    async def begin(self) -> None:
-        self._check()
-        if self._waiting is not None:
-            raise BrokerError("a transaction is open already", where=self._name)
-        self._waiting, self._groups = [], []
-
-    async def append(
-        self, stream: str, partition: int, value: bytes, *, timestamp_ms: int,
-        key: bytes | None = None, headers: Headers = (),
-    ) -> asyncio.Future[int]:  # fmt: skip
-        await asyncio.sleep(0)
-        waiting = self._begun()
-        part = self._log.partition(stream, partition)
-        if len(value) > MAX_RECORD_BYTES:
-            raise BrokerError(
-                f"a record of {len(value)} bytes is too large: the limit is {MAX_RECORD_BYTES}",
-                where=f"{stream}/{partition}",
-            )
-        before = sum((w.stream, w.partition) == (stream, partition) for w in waiting)
-        waiting.append(_Waiting(stream, partition, bytes(value), timestamp_ms, key, tuple(headers)))
-        stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        stored.set_result(part.end + before)
-        return stored
-
-    async def flush(self) -> None:
-        self._begun()
-
-    async def offsets(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
-        self._begun()
-        self._groups.append((group, dict(positions)))
-
-    async def commit(self) -> None:
-        await asyncio.sleep(0)
-        for item in self._begun():
-            part = self._log.partition(item.stream, item.partition)
-            part.append(
-                Record(
-                    item.stream, item.partition, part.end, item.timestamp_ms, item.key, item.value,
-                    item.headers,
-                )
-            )  # fmt: skip
-        for group, positions in self._groups:
-            self._log.move_group(group, positions)
-        self._waiting = None
-
-    async def close(self) -> None:
-        self._closed = True
-        self._waiting = None
-
-    def _begun(self) -> list[_Waiting]:
-        self._check()
-        if self._waiting is None:
-            raise BrokerError("no transaction is open", where=self._name)
-        return self._waiting
-
-    def _check(self) -> None:
-        self._log.check_open()
-        if self._closed:
-            raise BrokerError("the transactions are closed", where=self._name)
-        if not self._log.owns(self._name, self):
-            raise FencedError(f"another process took over {self._name}")
 
 
 class _MemorySource:
