@@ -43,10 +43,12 @@ from streambot.processor.core_state import (
     STATE_VERSION,
     CoreState,
     GivenOrder,
+    RecentCloses,
     SlotState,
     decode_core,
     encode_state,
     pack_rows,
+    recent_closes,
     unpack_rows,
 )
 from streambot.processor.journal import EventDigest, LineWriter
@@ -131,6 +133,7 @@ class TaskCore:
         self._equity: list[npt.NDArray[np.int64]] = []
         self._fills, self._marks, self._orders = Page(slots), Page(slots), Page(slots)
         self._last_close = NONE
+        self._recent = RecentCloses()
         self.digest = EventDigest(symbols)
 
     def _set_agent(self, agent: Script | StrategyFactory | None, symbols: list[str]) -> None:
@@ -178,6 +181,8 @@ class TaskCore:
                 self._run(slot, frame, own)
         if len(frame.closes):
             self._last_close = int(frame.closes[-1])
+            if not self.co_located and not self.manifest.free_run:
+                self._recent = recent_closes(frame)
             for slot in range(slots):
                 self._after(slot, frame)
         return self._output(
@@ -232,19 +237,22 @@ class TaskCore:
         lo = 0 if frame is None else frame.barrier_lo
         closes = () if frame is None else frame.closes
 
-        def close_of(barrier: int) -> int | None:
+        def close_of(slot: int, barrier: int) -> int | None:
+            if barrier == self._slots[slot]["barrier"]:
+                return int(self._slots[slot]["close_ts"])
             if frame is None or barrier < lo:
-                return self._last_close
+                return self._recent.of(barrier, self._last_close)
             return int(closes[barrier - lo]) if barrier - lo < len(closes) else None
 
-        for given in self._given:
+        for slot, given in enumerate(self._given):
             for at, (order, ts) in enumerate((g.order, g.ts) for g in given):
                 if ts is None:
-                    given[at] = GivenOrder(order, close_of(order.barrier))
+                    given[at] = GivenOrder(order, close_of(slot, order.barrier))
         for order in orders:
             if order.action != ActionKind.HOLD:
-                given = self._given[self._slot_named(order.instrument)]
-                given.append(GivenOrder(order, close_of(order.barrier)))
+                slot = self._slot_named(order.instrument)
+                given = self._given[slot]
+                given.append(GivenOrder(order, close_of(slot, order.barrier)))
                 given.sort(key=lambda g: g.order.barrier)
 
     def _take(self, slot: int, through: int, row: int) -> None:
@@ -377,6 +385,7 @@ class TaskCore:
             version=STATE_VERSION,
             last_close=self._last_close,
             held=pack_rows(self._closes.held),
+            recent=self._recent,
             slots=tuple(slots),
         )
 
@@ -422,6 +431,7 @@ class TaskCore:
                 player.restore(own.strategy)
             core._given[slot] = list(own.given)
         core._last_close = state.last_close
+        core._recent = state.recent
         core._closes.hold(unpack_rows(state.held))
         return core
 
