@@ -91,8 +91,8 @@ class OrdersThrough(msgspec.Struct, frozen=True, kw_only=True):
 class AcceptedOrders(OrdersThrough, frozen=True, kw_only=True):
     """A line of the `accepted` stream: orders of a free run, as they took effect.
 
-    The orders answer the barrier at which they were taken, so that the same lines in lockstep give
-    the same fills.
+    There is one for every agent and frame, without orders too. The orders answer the last bar of
+    their instrument when they were taken: given in lockstep they have the same fills.
 
     Attributes:
         frame_seq, row: the frame of ticks, and the row in it, before which they took effect.

@@ -164,6 +164,11 @@ class Lockstep:
         """See `Orders.missing`."""
         return [agent for agent, through in self._book.through.items() if through < barrier]
 
+    @property
+    def waiting(self) -> int:
+        """Orders that no frame was given yet."""
+        return sum(map(len, self._book.waiting.values()))
+
     def take(self, frame: Frame, core: TaskCore) -> Given:
         """See `Orders.take`."""
         del core

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
 
+from streambot.domain.events import OrdersThrough
 from streambot.engine.scripts import Script
 from streambot.processor.exactly_once import ExactlyOnceRunner, TaskPlan
 from streambot.processor.outputs import WRITTEN
@@ -13,6 +14,7 @@ from streambot.processor.outside import FreeRun, Lockstep, Outsiders
 from streambot.processor.task import TaskCore
 from streambot.processor.worker import TaskIdentity
 from streambot.replay.framing import Framing
+from streambot.streams.orders import decode_orders, encode_orders
 from streambot.streams.ports import StreamSpec
 from streambot.streams.reading import read_to_end
 from streambot.streams.sequence import FrameChain
@@ -52,6 +54,14 @@ def cut_frames(market: Market, manifest, partition: int, rng) -> list[bytes]:
                 if draft.partition == partition
             ]
     return [*out, chain.end()]
+
+
+def in_lockstep(values: list[bytes]) -> bytes:
+    """What one agent answers in lockstep to repeat what a free run accepted, whoever ordered."""
+    taken = [order for value in values for line in decode_orders(value, 0) for order in line.orders]
+    orders = tuple(sorted(taken, key=lambda order: order.barrier))
+    line = OrdersThrough(agent="me", partition=0, through_barrier=1_000, orders=orders)
+    return encode_orders([line])
 
 
 class TaskBench:

@@ -19,7 +19,7 @@ from streambot.processor.state_log import TASK_KEY, restore_state
 from streambot.streams.memory import MemoryLog
 from streambot.streams.orders import decode_orders, encode_orders
 from tests.unit.processor.market import Market
-from tests.unit.processor.task_bench import TaskBench, cut_frames, frames_of
+from tests.unit.processor.task_bench import TaskBench, cut_frames, frames_of, in_lockstep
 
 
 class Crash(BaseException):
@@ -287,10 +287,7 @@ async def test_a_free_run_is_repeated_from_what_it_accepted(market, rng):
     again = TaskBench(MemoryLog(), market, agents=("me",))
     await again.create(frames)
     sink = await again.log.sink()
-    for value in accepted:
-        await sink.append(again.topics["orders"], 0, value, timestamp_ms=0)
-    done = OrdersThrough(agent="me", partition=0, through_barrier=1_000)
-    await sink.append(again.topics["orders"], 0, encode_orders([done]), timestamp_ms=0)
+    await sink.append(again.topics["orders"], 0, in_lockstep(accepted), timestamp_ms=0)
     assert await again.runner().run()
     for stream in ("fills", "pnl"):
         theirs = [value for _, value, *_ in await free.visible(stream)]
