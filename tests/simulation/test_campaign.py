@@ -57,21 +57,20 @@ def test_a_seed_is_a_schedule():
 def test_the_schedules_are_full_of_trouble():
     """A campaign in which nothing happens would pass as well: this one has every kind of trouble."""
     said: list[str] = []
-    outcomes = []
+    lives = []
     for seed in range(0, EVERY_CHANGE, 5):
         schedule = Schedule(seed)
         schedule.tell = said.append
         schedule.run()
-        outcomes.append(len(schedule.lives))
+        lives += schedule.lives
     text = "\n".join(said)
-    assert sum(outcomes) > 2.5 * len(outcomes), "lives"
+    assert len(lives) > 1_000
+    assert sum(life.runner.reopened for life in lives) > 300
     for what, least in {
         "crashes": 200,
         "is stopped": 100,
         "gives up": 40,
         "another process took over": 200,
         "no answer": 200,
-        "is looked at again": 5,
-        "was read up to": 1,
     }.items():
         assert text.count(what) >= least, what
