@@ -22,15 +22,13 @@ from streambot.domain.replay_settings import Speed
 from streambot.processor.declaration import declare, declare_successor
 from streambot.processor.run_state import RunRecord, RunState, Trigger
 from streambot.replay.backlog import Backlog
-from streambot.replay.framing import Framing
 from streambot.replay.resumption import ResumePoint, resume_point
-from streambot.replay.service import MonotonicClock, Outcome, Published, ReplayService
+from streambot.replay.service import Outcome, Published, ReplayService
 from streambot.report.piece import ReplaySummary
 from streambot.report.progress import Observer, Progress
 from streambot.report.quantiles import WallTimes
 from streambot.streams.patience import Patience
 from streambot.streams.reading import read_last
-from streambot.streams.sequence import FrameChain
 from streambot.wiring.controlling import (
     ReplayControls,
     controlled,
@@ -42,6 +40,7 @@ from streambot.wiring.lasting import persist
 from streambot.wiring.opening import OpenRun, new_run, old_run
 from streambot.wiring.outcome import publishing_plan
 from streambot.wiring.places import Place, create_streams, open_lasting, topics_in
+from streambot.wiring.replaying import replay_service
 from streambot.wiring.scenario import with_origins
 from streambot.wiring.simulation import finish_failed, now_text
 from streambot.wiring.tasks import replay_sink
@@ -237,28 +236,16 @@ class _Publishing:
                 place.log, topics["runs"], name_successor(target), at_ms=wall_ms()
             )
 
-        config, manifest = run.settings.config, run.manifest
-        waiting = [point.position.barrier for point in points if not point.ended]
         self._ticks_before = self._ticks_before or sum(point.writer.rows for point in points)
-        return ReplayService(
-            windows=run.prepared.timeline.windows(min(waiting)) if waiting else iter(()),
-            framing=Framing(
-                manifest.partition_of, manifest.partitions, start=[p.position for p in points]
-            ),
-            chains=[
-                FrameChain(manifest.run_id, p, len(manifest.instruments), state=point.writer)
-                for p, point in enumerate(points)
-            ],
-            sink=sink,
-            stream=topics["ticks"],
+        return replay_service(
+            run,
+            sink,
+            topics,
+            points,
             speed=self._speed,
-            gaps=config.gaps,
             # The log keeps everything: nobody has to be waited for.
             backlog=Backlog(max_frames=_NO_LIMIT, max_bytes=_NO_LIMIT),
-            clock=MonotonicClock(),
             on_published=self._published,
-            complete={p for p, point in enumerate(points) if point.ended},
-            successor=name_successor,
             before_end=declare_next,
         )
 

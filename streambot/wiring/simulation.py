@@ -18,31 +18,26 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from streambot.domain.errors import BrokerError, StreambotError, UsageError
+from streambot.domain.errors import BrokerError, StreambotError
 from streambot.domain.replay_settings import Moment, Speed
 from streambot.processor.declaration import declare
 from streambot.processor.durable import write_atomic
-from streambot.processor.exactly_once import ExactlyOnceRunner
-from streambot.processor.intake import NOTHING, Intake, PartitionIntake
 from streambot.processor.run_state import RunRecord, RunState, Trigger
-from streambot.processor.runner import EngineRunner, TaskRunner
-from streambot.processor.stream_files import StreamFiles, file_of
+from streambot.processor.runner import TaskRunner
+from streambot.processor.stream_files import StreamFiles
 from streambot.processor.tables import SCHEMAS, write_table
 from streambot.replay.backlog import Backlog
-from streambot.replay.framing import Framing
-from streambot.replay.service import MonotonicClock, ReplayService
+from streambot.replay.resumption import ResumePoint
 from streambot.report.progress import Observer, SilentObserver
 from streambot.report.summary import Summary, encode_summary
-from streambot.streams.ports import TopicPartition
-from streambot.streams.sequence import FrameChain, SequenceGuard
 from streambot.wiring.alerting import end_rollup, rolled_up
 from streambot.wiring.controlling import (
     ReplayControls,
     controlled,
     next_run_after_seek,
-    successor_of,
 )
 from streambot.wiring.declaring import declaration_of, wall_ms
+from streambot.wiring.engines import exactly_once_engines, plain_engines, recount_marks
 from streambot.wiring.opening import OpenRun, new_run, old_run
 from streambot.wiring.outcome import run_plan, summarize
 from streambot.wiring.places import (
@@ -52,13 +47,12 @@ from streambot.wiring.places import (
     open_place,
     topics_in,
 )
-from streambot.wiring.projection import Projection
+from streambot.wiring.replaying import replay_service
 from streambot.wiring.scenario import with_origins
 from streambot.wiring.starts import (
     PartitionStart,
     cut_files,
     files_of,
-    line_partition,
     new_starts,
     resumed_starts,
     starts_on_log,
@@ -66,20 +60,15 @@ from streambot.wiring.starts import (
 )
 from streambot.wiring.stopping import StopRequest
 from streambot.wiring.supervision import supervise
-from streambot.wiring.tasks import identity, outside_of, replay_sink, task_plan
+from streambot.wiring.tasks import replay_sink
 from streambot.wiring.warmup import warm_up
 from streambot.wiring.watching import Watch
 
 if TYPE_CHECKING:
     from streambot.domain.config import BrokerChoice, Resolved, SimulationConfig
-    from streambot.processor.manifest import RunManifest
-    from streambot.processor.outside import Orders
-    from streambot.streams.ports import Sink, Source
+    from streambot.processor.intake import Intake
+    from streambot.streams.ports import Sink
     from streambot.wiring.places import Place
-
-READERS = 4
-"""Readers of the ticks at most: a fetch is a round trip, and several are under way at once."""
-_RECOUNT_LINES = 1_024
 
 
 class _Ended(NamedTuple):
@@ -280,17 +269,23 @@ async def _run_tasks(
         ticks_before=ticks_before, keeps_gaps=not config.speed.is_max and config.gaps.wall_ns is None,
     )  # fmt: skip
     if run.resumed:
-        await asyncio.to_thread(_recount_marks, run.folder.path, starts, watch, manifest)
+        await asyncio.to_thread(recount_marks, run.folder.path, starts, watch, manifest)
     threads = max(1, min(manifest.partitions, os.cpu_count() or 1))
     executor = ThreadPoolExecutor(threads, thread_name_prefix="engine")
     try:
         runners: list[TaskRunner]
         intakes: list[Intake] = []
         if place.transactional:
-            runners = _exactly_once(run, place, topics, files, executor, watch)
+            runners = exactly_once_engines(run, place, topics, files, executor, watch)
         else:
-            intakes, runners = await _engines(run, place, topics, starts, files, executor, watch)
-        service = await _service(run, sink, topics, starts, backlog, watch)
+            intakes, runners = await plain_engines(
+                run, place, topics, starts, files, executor, watch
+            )
+        points = [ResumePoint(s.writer, s.position, s.replayed) for s in starts]
+        service = replay_service(
+            run, sink, topics, points,
+            speed=config.speed, backlog=backlog, on_published=watch.published,
+        )  # fmt: skip
         run.observer.planned(run_plan(run.settings, manifest, plan, place, run.folder.path, starts))
         watch.follow(service)
         async with rolled_up(run, place, topics) as rollup:
@@ -310,146 +305,6 @@ async def _run_tasks(
     )  # fmt: skip
     seek = None if service.seek is None or not complete else (service.seek, service.speed)
     return _Ended(complete, runners, watch, summary, seek)
-
-
-def _exactly_once(
-    run: OpenRun,
-    place: Place,
-    topics: dict[str, str],
-    files: StreamFiles,
-    executor: ThreadPoolExecutor,
-    watch: Watch,
-) -> list[TaskRunner]:
-    """The engine tasks on a log with transactions."""
-    manifest, prepared = run.manifest, run.prepared
-    projection = Projection(
-        place.log, topics, files, watch, files_of(manifest), watch.found_committed
-    )
-    return [
-        ExactlyOnceRunner(
-            task_plan(
-                run.settings.config.namespace, manifest, partition, topics,
-                prepared.context, prepared.agent,
-            ),
-            place.log, executor, on_committed=projection.committed, on_opened=projection.opened,
-        )
-        for partition in range(manifest.partitions)
-    ]  # fmt: skip
-
-
-async def _engines(
-    run: OpenRun,
-    place: Place,
-    topics: dict[str, str],
-    starts: list[PartitionStart],
-    files: StreamFiles,
-    executor: ThreadPoolExecutor,
-    watch: Watch,
-) -> tuple[list[Intake], list[TaskRunner]]:
-    """The engine tasks, and the readers they share."""
-    manifest = run.manifest
-    going = [partition for partition, start in enumerate(starts) if not start.ended]
-    readers: dict[int, PartitionIntake] = {}
-    intakes: list[Intake] = []
-    for first in range(min(READERS, len(going))):
-        mine = going[first::READERS]
-        source = await place.log.source(
-            {
-                TopicPartition(topics["ticks"], partition): starts[partition].offset
-                for partition in mine
-            }
-        )
-        intakes.append(Intake(source, mine))
-        readers |= {partition: intakes[-1].of(partition) for partition in mine}
-    sink = await place.log.sink() if place.readable else None
-    runners: list[TaskRunner] = [
-        EngineRunner(
-            who=identity(manifest, partition),
-            core=start.core,
-            guard=SequenceGuard(topics["ticks"], manifest.run_id, partition, state=start.reader),
-            source=readers.get(partition, NOTHING),
-            orders=await _outside(run, place, topics, partition),
-            answer_timeout_s=manifest.answer_timeout_s,
-            offset=0 if start.offset == "beginning" else int(start.offset),
-            sink=sink,
-            topics=topics,
-            files=files,
-            folder=run.folder.path,
-            executor=executor,
-            on_processed=watch.processed,
-            on_stored=watch.stored,
-            written=start.written,
-            duplicates=start.duplicates,
-            dead_letters=start.dead_letters,
-        )
-        for partition, start in enumerate(starts)
-    ]
-    return intakes, runners
-
-
-async def _outside(
-    run: OpenRun, place: Place, topics: dict[str, str], partition: int
-) -> tuple[Orders, Source] | None:
-    """Agents outside a task of the plain runner, and where their orders come from."""
-    make = outside_of(run.manifest, partition)
-    if make is None:
-        return None
-    if run.resumed or not place.readable:
-        raise UsageError(
-            "agents in other processes need a broker that keeps their orders",
-            where="--agent",
-            hint="give --bootstrap-servers of Apache Kafka; `streambot broker start` starts one",
-        )
-    source = await place.log.source({TopicPartition(topics["orders"], partition): "beginning"})
-    return make(None), source
-
-
-async def _service(
-    run: OpenRun,
-    sink: Sink,
-    topics: dict[str, str],
-    starts: list[PartitionStart],
-    backlog: Backlog,
-    watch: Watch,
-) -> ReplayService:
-    config, manifest = run.settings.config, run.manifest
-    waiting = [start.position.barrier for start in starts if not start.replayed]
-    return ReplayService(
-        windows=run.prepared.timeline.windows(min(waiting)) if waiting else iter(()),
-        framing=Framing(
-            manifest.partition_of, manifest.partitions, start=[start.position for start in starts]
-        ),
-        chains=[
-            FrameChain(manifest.run_id, p, len(manifest.instruments), state=start.writer)
-            for p, start in enumerate(starts)
-        ],
-        sink=sink,
-        stream=topics["ticks"],
-        speed=config.speed,
-        gaps=config.gaps,
-        backlog=backlog,
-        clock=MonotonicClock(),
-        on_published=watch.published,
-        complete={p for p, start in enumerate(starts) if start.replayed},
-        successor=successor_of(run),
-    )
-
-
-def _recount_marks(
-    folder: Path, starts: list[PartitionStart], watch: Watch, manifest: RunManifest
-) -> None:
-    """Follow the portfolio through the marks that the files hold already."""
-    owner = line_partition(manifest)
-    waiting: list[list[bytes]] = [[] for _ in starts]
-    with file_of(folder, "pnl").open("rb") as file:
-        for line in file:
-            partition = owner(line)
-            waiting[partition].append(line)
-            if len(waiting[partition]) == _RECOUNT_LINES:
-                watch.recount(partition, b"".join(waiting[partition]))
-                waiting[partition].clear()
-    for partition, start in enumerate(starts):
-        watch.recount(partition, b"".join(waiting[partition]), start.reader.barrier)
 
 
 def now_text() -> str:
