@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streambot.cli.human import count, duration, few, flow, speed
+from streambot.cli.human import amount, count, duration, few, flow, speed
 from streambot.cli.summary_view import instrument_table, latency_text
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def replay_lines(summary: ReplaySummary, *, width: int | None = None) -> list[st
         ("data", [few(tuple(summary.instruments)), count(summary.partitions, "partition")]),
         ("agents", [", ".join(summary.agents) or "inside the workers"]),
         ("pacing", [f"behind schedule {latency_text(summary.lateness_ms)}"]),
-        ("delivery", [summary.delivery, summary.broker, f"broker lost {summary.reopened} times"]),
+        ("delivery", [summary.delivery, summary.broker, f"broker lost {count(summary.reopened, 'time')}"]),
         ("files", [f"runs/{summary.run}", "the ticks are on the broker"]),
         *(("warning", [text]) for text in summary.warnings),
     ]
@@ -40,16 +40,21 @@ def worker_lines(summary: WorkerSummary, *, width: int | None = None) -> list[st
         f"run {summary.run}",
         f"worker {summary.worker} of {summary.workers} {summary.state}",
         *([f"by {summary.stopped_by}"] if summary.stopped_by else []),
-        f"partitions {partitions} of {summary.of}",
+        f"partitions {partitions} (of {summary.of})",
         duration(summary.wall_s),
         f"{summary.ticks_per_s:,.0f} ticks/s",
     ]
-    money = "   ".join(
-        f"net {amount} {code}, brokerage {summary.brokerage[code]}"
-        for code, amount in summary.pnl_net.items()
-    )
     facts = [
-        ("P&L", [money or "none"]),
+        *(
+            (
+                "P&L",
+                [
+                    f"net {amount(net, signed=True)} {code}",
+                    f"brokerage {amount(summary.brokerage[code])}",
+                ],
+            )
+            for code, net in summary.pnl_net.items()
+        ),
         (
             "orders",
             [
@@ -65,7 +70,7 @@ def worker_lines(summary: WorkerSummary, *, width: int | None = None) -> list[st
             [
                 f"duplicate {summary.duplicates:,}",
                 f"dead letters {summary.dead_letters:,}",
-                f"opened again {summary.reopened:,} times",
+                f"opened again {count(summary.reopened, 'time')}",
             ],
         ),
         ("delivery", [summary.delivery, summary.broker]),

@@ -144,7 +144,7 @@ class _Console:
             return
         partitions = ", ".join(map(str, plan.partitions))
         blocks = [
-            [f"run {plan.run}", f"partitions {partitions} of {plan.of}", few(plan.instruments)],
+            [f"run {plan.run}", f"partitions {partitions} (of {plan.of})", few(plan.instruments)],
             [f"policy {plan.policy}", f"{count(plan.ticks, 'tick')} in the whole run"],
             [plan.broker, plan.delivery],
         ]
