@@ -25,9 +25,14 @@ COMMANDS = {
         "Control a replay that goes: status, pause, resume, step, speed, seek.",
     ),
     "worker": Entry("streambot.cli.worker", "Execute a run, or a share of it, on this machine."),
+    "actor": Entry("streambot.cli.actor", "Decide for a run, in a process of its own."),
     "tail": Entry(
         "streambot.cli.tail",
         "Follow a stream of a run: ticks, orders, fills, pnl, late, dead-letter.",
+    ),
+    "verify": Entry(
+        "streambot.cli.verify",
+        "Do a run again, or several ways: the same ticks give the same fills.",
     ),
     "broker": Entry("streambot.cli.broker", "Start a broker that stays, stop it, see how it is."),
     "topics": Entry(

@@ -8,7 +8,7 @@ from streambot.cli.human import amount, count, duration, few, flow, speed
 from streambot.cli.summary_view import instrument_table, latency_text
 
 if TYPE_CHECKING:
-    from streambot.report.piece import ReplaySummary, WorkerSummary
+    from streambot.report.piece import ActorSummary, ReplaySummary, WorkerSummary
 
 
 def replay_lines(summary: ReplaySummary, *, width: int | None = None) -> list[str]:
@@ -26,7 +26,10 @@ def replay_lines(summary: ReplaySummary, *, width: int | None = None) -> list[st
         ("data", [few(tuple(summary.instruments)), count(summary.partitions, "partition")]),
         ("agents", [", ".join(summary.agents) or "inside the workers"]),
         ("pacing", [f"behind schedule {latency_text(summary.lateness_ms)}"]),
-        ("delivery", [summary.delivery, summary.broker, f"broker lost {count(summary.reopened, 'time')}"]),
+        (
+            "delivery",
+            [summary.delivery, summary.broker, f"broker lost {count(summary.reopened, 'time')}"],
+        ),
         ("files", [f"runs/{summary.run}", "the ticks are on the broker"]),
         *(("warning", [text]) for text in summary.warnings),
     ]
@@ -74,6 +77,53 @@ def worker_lines(summary: WorkerSummary, *, width: int | None = None) -> list[st
             ],
         ),
         ("delivery", [summary.delivery, summary.broker]),
+    ]
+    return [
+        *flow(head, width),
+        "",
+        *instrument_table(summary.by_instrument, width=width),
+        "",
+        *_labelled(facts, width),
+    ]
+
+
+def actor_lines(summary: ActorSummary, *, width: int | None = None) -> list[str]:
+    """Lines of an actor's summary."""
+    head = [
+        f"run {summary.run}",
+        f"agent {summary.agent} {summary.state}",
+        *([f"by {summary.stopped_by}"] if summary.stopped_by else []),
+        f"policy {summary.policy}, {summary.merge}",
+        duration(summary.wall_s),
+        f"{summary.ticks_per_s:,.0f} ticks/s",
+    ]
+    money = "   ".join(
+        f"net {amount} {code}, brokerage {summary.brokerage[code]}"
+        for code, amount in summary.pnl_net.items()
+    )
+    facts = [
+        ("P&L", [money or "none"]),
+        (
+            "orders",
+            [
+                f"sent {summary.orders:,} in {count(summary.answers, 'answer')}",
+                *(
+                    f"{reason.replace('_', ' ')} {number:,}"
+                    for reason, number in summary.unsent.items()
+                ),
+                count(summary.fills, "fill"),
+                f"rejected {sum(summary.rejected.values()):,}",
+                f"expired {sum(summary.expired.values()):,}",
+            ],
+        ),
+        (
+            "engine",
+            [
+                f"{count(summary.compared, 'event')} as in the mirror",
+                f"{summary.unconfirmed:,} not confirmed",
+            ],
+        ),
+        ("delivery", [summary.broker, f"broker lost {summary.reopened} times"]),
     ]
     return [
         *flow(head, width),

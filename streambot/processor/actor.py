@@ -166,6 +166,11 @@ class ActorRunner:
         return self._open is not None and self._open.mirror.ended
 
     @property
+    def unsent(self) -> dict[str, int]:
+        """Orders of the policy that are not sent, by reason."""
+        return {} if self._open is None else self._open.mirror.unsent
+
+    @property
     def mirror(self) -> Mirror | None:
         """The mirror, once it is there. Look at it only once the runner has ended."""
         return None if self._open is None else self._open.mirror

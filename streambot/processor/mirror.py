@@ -89,6 +89,10 @@ class Mirror(Protocol):
         """True while so many orders were read ahead that no more should be, unless it waits."""
 
     @property
+    def unsent(self) -> dict[str, int]:
+        """Orders of the policy that are not sent, by reason."""
+
+    @property
     def watermark(self) -> int | None:
         """Event time up to which it has seen everything, UTC ns; None at the start."""
 
@@ -132,6 +136,11 @@ class Alone:
         return self._worker.ended
 
     @property
+    def unsent(self) -> dict[str, int]:
+        """See `Mirror.unsent`."""
+        return {}
+
+    @property
     def watermark(self) -> int | None:
         """See `Mirror.watermark`."""
         return self._worker.chain.t_hi
@@ -166,6 +175,10 @@ class Orders(Protocol):
     @property
     def many(self) -> bool:
         """True while so much was read ahead that no more should be, unless the mirror waits."""
+
+    @property
+    def unsent(self) -> dict[str, int]:
+        """Orders of the policy that are not sent, by reason."""
 
     def add(self, record: Record) -> None:
         """The next record of the stream came.
@@ -243,6 +256,11 @@ class Asked:
     def many(self) -> bool:
         """See `Mirror.many`."""
         return self._orders.many
+
+    @property
+    def unsent(self) -> dict[str, int]:
+        """See `Mirror.unsent`."""
+        return self._orders.unsent
 
     def work(
         self, ticks: Sequence[Record], orders: Sequence[Record] = ()

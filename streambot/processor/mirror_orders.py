@@ -43,6 +43,11 @@ class OthersInLockstep:
         """See `mirror.Orders.many`."""
         return self._book.waiting > MANY_ORDERS
 
+    @property
+    def unsent(self) -> dict[str, int]:
+        """See `mirror.Orders.unsent`."""
+        return {}
+
     def add(self, record: Record) -> None:
         """See `mirror.Orders.add`."""
         try:
@@ -84,16 +89,13 @@ class OnArrival:
     """What the engine of a free run accepted, frame by frame.
 
     A new order for an instrument is kept back while the last one has not taken effect: the policy
-    does not know of it yet, and would order the same again.
+    does not know of it yet, and would order the same again. One that was decided before the actor was
+    there is not sent either: the market has gone on.
 
     Args:
         agent: whose policy is asked.
         where: stream and partition of its orders, for messages.
         sent: what is on the log of it.
-
-    Attributes:
-        kept_back: orders that were not sent because one was on its way.
-        missed: orders that were not sent because the market had gone on.
     """
 
     def __init__(self, agent: str, where: str, sent: Sent) -> None:
@@ -107,12 +109,17 @@ class OnArrival:
         self._frames: deque[tuple[int, list[AcceptedOrders]]] = deque()
         self._seen = -1
         self._on_its_way: Counter[str] = Counter()
-        self.kept_back = self.missed = 0
+        self._kept_back = self._missed = 0
 
     @property
     def many(self) -> bool:
         """See `mirror.Orders.many`."""
         return len(self._frames) > MANY_FRAMES
+
+    @property
+    def unsent(self) -> dict[str, int]:
+        """See `mirror.Orders.unsent`."""
+        return {"kept_back": self._kept_back, "missed": self._missed}
 
     def add(self, record: Record) -> None:
         """See `mirror.Orders.add`."""
@@ -160,10 +167,10 @@ class OnArrival:
     def _goes_out(self, order: SubmitOrder, part: Frame) -> bool:
         """True for an order that is sent now."""
         if self._on_its_way[order.instrument] > 0:
-            self.kept_back += 1
+            self._kept_back += 1
             return False
         late = order.barrier <= self._through or part.frame_seq < self._too_old
-        self.missed += late
+        self._missed += late
         return not late
 
 

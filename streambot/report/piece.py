@@ -8,6 +8,7 @@ from streambot.report.summary import InstrumentSummary, Latency
 
 WORKER_SCHEMA = "streambot.worker/1"
 REPLAY_SCHEMA = "streambot.replay/1"
+ACTOR_SCHEMA = "streambot.actor/1"
 
 
 class WorkerSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,3 +108,83 @@ class WorkerProgress(msgspec.Struct, frozen=True, kw_only=True):
     fills: int
     rejected: int
     waits_for: tuple[str, ...]
+
+
+class ActorSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent in a process of its own did, as `--json` prints it. Money is its mirror's.
+
+    Attributes:
+        policy: what decided.
+        merge: `lockstep`, or `free run`.
+        state: `complete` where the run ended and all of its fills agreed, else `interrupted`.
+        answers: records that this process sent, and `orders` in them.
+        unsent: orders that were not sent in a free run, by reason: `kept_back` (one for the
+            instrument was on its way), `missed` (the market had gone on).
+        compared: events of the engine that were those of the mirror; `unconfirmed`: events of the
+            mirror that the engine has not had yet.
+    """
+
+    schema: str = ACTOR_SCHEMA
+    run: str
+    agent: str
+    policy: str
+    merge: str
+    state: str
+    stopped_by: str | None
+    partitions: int
+    instruments: list[str]
+    bars: int
+    ticks: int
+    answers: int
+    orders: int
+    unsent: dict[str, int]
+    compared: int
+    unconfirmed: int
+    fills: int
+    rejected: dict[str, int]
+    expired: dict[str, int]
+    settled: int
+    breached: int
+    pnl_gross: dict[str, str]
+    pnl_net: dict[str, str]
+    brokerage: dict[str, str]
+    by_instrument: dict[str, InstrumentSummary]
+    reopened: int
+    wall_s: float
+    ticks_per_s: float
+    broker: str
+    successor: str | None = None
+
+
+class ActorOutline(msgspec.Struct, frozen=True, kw_only=True):
+    """What an actor is about to do."""
+
+    run: str
+    agent: str
+    others: tuple[str, ...]
+    policy: str
+    merge: str
+    partitions: int
+    instruments: tuple[str, ...]
+    timezone: str
+    ticks: int
+    broker: str
+
+
+class ActorProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an actor is. `event_time`: UTC ns, None before the first frame.
+
+    Attributes:
+        waits: for other agents, or for the engine of a free run.
+        mirrored: everything is answered; only fills are still to be compared.
+    """
+
+    event_time: int | None
+    ticks: int
+    ticks_per_s: float
+    answers: int
+    orders: int
+    compared: int
+    unconfirmed: int
+    waits: bool
+    mirrored: bool

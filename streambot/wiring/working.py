@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from streambot.domain.config import KafkaSecurity
-from streambot.domain.errors import ConfigError, TopicError, UsageError
+from streambot.domain.errors import ConfigError, UsageError
 from streambot.processor.agents import load_agent
 from streambot.processor.declaration import Declared, read_declaration
 from streambot.processor.exactly_once import Committed, ExactlyOnceRunner
@@ -29,9 +29,10 @@ from streambot.report.piece import WorkerPlan, WorkerProgress, WorkerSummary
 from streambot.report.rollup import RolledRun
 from streambot.report.summary import sum_slots
 from streambot.streams.patience import Patience
+from streambot.wiring.declaring import wait_for_declaration
 from streambot.wiring.lasting import persist
 from streambot.wiring.outcome import decider, slot_totals
-from streambot.wiring.places import open_lasting, runs_topic
+from streambot.wiring.places import check_streams, open_lasting, runs_topic
 from streambot.wiring.tasks import task_plan
 from streambot.wiring.warmup import warm_up
 
@@ -43,14 +44,12 @@ if TYPE_CHECKING:
     from streambot.processor.agents import StrategyFactory
     from streambot.processor.snapshot import TaskSnapshot
     from streambot.processor.task import TaskCore
-    from streambot.streams.ports import Log
     from streambot.wiring.places import Place
     from streambot.wiring.stopping import StopRequest
 
 PROGRESS_S = 0.25
 SUCCESSOR_S = 60.0
 """How long the run that follows a seek is waited for."""
-_LOOK_S = 0.25
 
 
 class Share(NamedTuple):
@@ -179,21 +178,12 @@ class _Job:
                     where=self._settings.servers,
                     hint="Apache Kafka: `streambot broker start --kind apache` starts one here",
                 )
-            declared = await self._declared(place.log)
+            settings = self._settings
+            declared = await wait_for_declaration(
+                place.log, settings.topic, settings.run,
+                servers=settings.servers, wait_s=settings.wait_s, stop=self._stop,
+            )  # fmt: skip
             return await self._work(place, declared)
-
-    async def _declared(self, log: Log) -> Declared:
-        settings = self._settings
-        until = time.monotonic() + settings.wait_s
-        while (declared := await read_declaration(log, settings.topic)) is None:
-            if time.monotonic() >= until or self._stop.reason is not None:
-                raise TopicError(
-                    f"no run {settings.run} is declared on {settings.servers}",
-                    where=settings.topic,
-                    hint=f"`streambot replay --run {settings.run}` starts one; --wait 60s waits for it",
-                )
-            await asyncio.sleep(_LOOK_S)
-        return declared
 
     async def _work(self, place: Place, declared: Declared) -> WorkerSummary:
         declaration, context, _ = declared
@@ -206,6 +196,7 @@ class _Job:
                 where="--worker",
             )
         agent = self._agent(declared)
+        await check_streams(place.log, declaration.topics, manifest.partitions)
         await asyncio.to_thread(warm_up, manifest)
         executor = ThreadPoolExecutor(
             max(1, min(len(mine), os.cpu_count() or 1)), thread_name_prefix="engine"
@@ -285,8 +276,10 @@ class _Job:
         self._ticks_before.setdefault(core.partition, sum(slot.ticks for slot in core.status()))
 
     def _committed(self, done: Committed) -> None:
-        del done
-        self._patience.succeeded()
+        if done.frames:
+            self._patience.succeeded()
+        else:
+            self._patience.answered()
 
     def _tell_plan(self, place: Place, declared: Declared, mine: list[int]) -> None:
         if self._planned:

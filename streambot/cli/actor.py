@@ -1,0 +1,206 @@
+"""`streambot actor`: an agent of a run in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streambot.cli.console import say, show, terminal_width, warn, write_line
+from streambot.cli.groups import AsJson, single
+from streambot.cli.settings import ConfigFile, RunsDir, read_settings
+from streambot.cli.stopping import EXIT_CODES, telling_stop
+from streambot.cli.whole_lines import WholeLines
+from streambot.domain.errors import UsageError
+
+if TYPE_CHECKING:
+    from streambot.cli.which_broker import BrokerPlace, KnownRun
+    from streambot.domain.config import Resolved
+    from streambot.report.piece import ActorOutline, ActorProgress, ActorSummary
+
+LINE_EVERY_S = 10.0
+_LOOK_S = 0.25
+Text = str | None
+
+
+def actor(
+    run: Annotated[
+        Text, typer.Option("--run", metavar="NAME", help="Which run. Default: the newest here.")
+    ] = None,
+    agent: Annotated[
+        Text,
+        typer.Option(
+            "--agent", metavar="NAME", help="Which of its agents this is. Default: the only one."
+        ),
+    ] = None,
+    policy: Annotated[
+        Text,
+        typer.Option(
+            "--policy", "-p", metavar="POLICY",
+            help="What decides, as in `streambot simulate`. Default: what the run names.",
+        ),
+    ] = None,
+    wait: Annotated[
+        Text,
+        typer.Option(
+            "--wait", metavar="60s", help="How long to wait for a run that is not there. Default: 0s"
+        ),
+    ] = None,
+    bootstrap_servers: Annotated[
+        Text,
+        typer.Option(
+            "--bootstrap-servers", metavar="HOST:PORT",
+            help="Apache Kafka. Default: the run's own, else the one `streambot broker start` started.",
+        ),
+    ] = None,
+    namespace: Annotated[
+        Text, typer.Option("--namespace", metavar="NAME", help="First part of the topics' names.")
+    ] = None,
+    runs_dir: RunsDir = None,
+    config: ConfigFile = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings only.")] = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Decide for a run that was started with --agent NAME, in a process of its own.
+
+    It mirrors the engine: the policy sees what it would see inside a worker, and the engine's fills are
+    held against the mirror's. Killed and started again it goes on behind its last answer; a second one
+    of the same name takes over. Exit codes: 0 the run ended, 2 usage, 3 configuration, 4 data or
+    strategy, 5 broker (or taken over), 6 no such run, 8 engine and mirror disagree, or the policy
+    changed its mind, 130 interrupted.
+    """
+    wait_s = _parse_wait(wait)
+    settings = read_settings(
+        {
+            "run": run, "bootstrap_servers": bootstrap_servers, "namespace": namespace,
+            "runs_dir": runs_dir,
+        },
+        config,
+    )  # fmt: skip
+    summary = asyncio.run(_act(settings, agent, policy, wait_s, quiet=quiet))
+    if as_json:
+        import msgspec
+
+        write_line(msgspec.json.encode(summary))
+    else:
+        from streambot.cli.piece_view import actor_lines
+
+        for line in actor_lines(summary, width=terminal_width()):
+            show(line)
+        if summary.state != "complete":
+            say(f"next: streambot actor --run {summary.run} --agent {summary.agent}", style="dim")
+    if summary.stopped_by in EXIT_CODES:
+        raise typer.Exit(EXIT_CODES[summary.stopped_by])
+
+
+def _parse_wait(text: str | None) -> float:
+    if text is None:
+        return 0.0
+    from streambot.domain.config import parse_duration
+
+    return parse_duration(text) / 1e9
+
+
+class _Console:
+    """Tells an actor to the person at the terminal: a banner, then a line every ten seconds."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._said_at = time.monotonic()
+        self._plan: ActorOutline | None = None
+
+    def planned(self, plan: ActorOutline) -> None:
+        from streambot.cli.human import count, few, flow
+
+        self._plan = plan
+        if self._quiet:
+            return
+        blocks = [
+            [f"run {plan.run}", count(plan.partitions, "partition"), few(plan.instruments)],
+            [
+                f"agent {plan.agent}, {plan.merge}",
+                *([f"beside {', '.join(plan.others)}"] if plan.others else []),
+                f"policy {plan.policy}",
+                f"{count(plan.ticks, 'tick')} in the whole run",
+            ],
+            [plan.broker],
+        ]
+        for block in blocks:
+            for line in flow(block, terminal_width(stderr=True)):
+                say(line)
+
+    def progressed(self, progress: ActorProgress) -> None:
+        now = time.monotonic()
+        if self._quiet or self._plan is None or now - self._said_at < LINE_EVERY_S:
+            return
+        from streambot.cli.human import count, moment
+
+        self._said_at = now
+        at = progress.event_time
+        parts = [
+            moment(at, self._plan.timezone) if at is not None else "nothing yet",
+            f"{count(progress.ticks, 'tick')}, {progress.ticks_per_s:,.0f}/s",
+            f"orders {progress.orders:,}",
+            f"fills agree {progress.compared:,}",
+            *(["waits for the others"] if progress.waits else []),
+            *([f"waits for the engine: {progress.unconfirmed:,}"] if progress.mirrored else []),
+        ]
+        say("  ".join(parts))
+
+    def warned(self, message: str) -> None:
+        warn(message)
+
+
+async def _act(
+    settings: Resolved, agent: str | None, policy: str | None, wait_s: float, *, quiet: bool
+) -> ActorSummary:
+    from pathlib import Path
+
+    from streambot.wiring.acting import ActorSettings, run_actor
+
+    until = time.monotonic() + wait_s
+    known, place = await _find(settings, until)
+    record = known.record
+    wanted = ActorSettings(
+        servers=place.servers,
+        security=settings.config.kafka,
+        namespace=settings.config.namespace,
+        run=known.name,
+        agent=agent,
+        policy=policy,
+        wait_s=max(0.0, until - time.monotonic()),
+        cwd=Path.cwd(),
+        folder=known.path if record is not None and record.embedded else None,
+    )
+    stop = telling_stop(say, "behind the frame it is at")
+    # What a strategy prints is narration: stdout is for the summary.
+    with contextlib.redirect_stdout(WholeLines(sys.stderr)):
+        return await run_actor(wanted, _Console(quiet=quiet), stop)
+
+
+async def _find(settings: Resolved, until: float) -> tuple[KnownRun, BrokerPlace]:
+    """The run and its broker; a run that is about to start here is waited for."""
+    from streambot.cli.which_broker import find_broker, find_known
+
+    while True:
+        try:
+            known = find_known(settings)
+            return known, await find_broker(settings, known)
+        except UsageError:
+            if settings.config.run is None or time.monotonic() >= until:
+                raise
+        await asyncio.sleep(_LOOK_S)
+
+
+app = single(
+    actor,
+    examples=(
+        "streambot actor --run mine --policy sma-cross",
+        "streambot actor --run mine --agent me --policy my_strategy.py:Mine --wait 60s",
+        "streambot actor --run mine --agent me --bootstrap-servers kafka:9092 --json",
+    ),
+)
