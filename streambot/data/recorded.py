@@ -59,6 +59,21 @@ class RecordedRun(NamedTuple):
     sessions: int | None
     open: Callable[[], AbstractContextManager[Values]]
 
+    def frames(self, partition: int, values: Iterator[bytes]) -> Iterator[Frame]:
+        """The frames of a partition, checked; what is none is left out, as the engine does.
+
+        Raises:
+            StreamError: one is missing, or was altered.
+        """
+        guard = SequenceGuard(f"{self.name} ticks", self.run_id, partition)
+        for value in values:
+            try:
+                frame = decode_frame(value, self.run_id, partition, len(self.instruments))
+            except DecodeError:
+                continue  # had it stood in the place of a good one, the next would be a gap
+            if guard.accept(frame):
+                yield frame
+
 
 class RecordedTimeline:
     """A recording as `data.timeline.Timeline` is one of bars.
@@ -130,7 +145,7 @@ class RecordedTimeline:
         plan = self.plan()
         through = self.through
         with self._run.open() as values:
-            parts = [_Part(self._frames(p, values[p])) for p in range(self._run.partitions)]
+            parts = [_Part(self._run.frames(p, values[p])) for p in range(self._run.partitions)]
             barrier, covered = 0, plan.first_ns
             while barrier < through:
                 until = self._draw(parts, barrier, through)
@@ -165,18 +180,6 @@ class RecordedTimeline:
                     hint="the recording was altered",
                 )
 
-    def _frames(self, partition: int, values: Iterator[bytes]) -> Iterator[Frame]:
-        """The frames of a partition, checked; what is none is left out, as the engine does."""
-        run = self._run
-        guard = SequenceGuard(f"{run.name} ticks", run.run_id, partition)
-        for value in values:
-            try:
-                frame = decode_frame(value, run.run_id, partition, len(run.instruments))
-            except DecodeError:
-                continue  # had it stood in the place of a good one, the next would be a gap
-            if guard.accept(frame):
-                yield frame
-
     def _look(self, limit: int) -> Looked:
         run, n = self._run, len(self._run.instruments)
         counts, last = np.zeros((n, 2), np.int64), np.zeros(n, np.int64)
@@ -187,7 +190,7 @@ class RecordedTimeline:
         with run.open() as values:
             for partition in range(run.partitions):
                 look = Look(n, limit, counts, first, last, sessions)
-                for frame in self._frames(partition, values[partition]):
+                for frame in run.frames(partition, values[partition]):
                     look.add(frame)
                 barriers.append(min(look.barriers, limit))
                 chains.append(look.chain)

@@ -90,16 +90,29 @@ def find_recording(config: SimulationConfig, cwd: Path) -> Recording:
             hint="--from-broker HOST:PORT",
         )
     at = RecordedAt(servers, config.kafka)
-    topic = runs_topic(config.namespace, name, cwd)
+    recording = read_recording(at, config.namespace, name, cwd)
+    if recording is None:
+        raise TopicError(
+            f"no run {name} is declared on {servers}",
+            where=runs_topic(config.namespace, name, cwd),
+            hint="`streambot topics ls` lists the runs of a broker",
+        )
+    return recording
+
+
+def read_recording(at: RecordedAt, namespace: str, name: str, cwd: Path) -> Recording | None:
+    """What a run declares of itself; None: nothing. Waits, as `find_recording` does.
+
+    Raises:
+        TopicError: its ticks are gone.
+        BrokerError: nobody answers.
+    """
+    topic = runs_topic(namespace, name, cwd)
     with Bridge() as bridge:
         log = bridge.enter(opened(at))
         declared = bridge.wait(read_declaration(log, topic))
         if declared is None:
-            raise TopicError(
-                f"no run {name} is declared on {servers}",
-                where=topic,
-                hint="`streambot topics ls` lists the runs of a broker",
-            )
+            return None
         ticks = declared.declaration.topics["ticks"]
         if not any(bridge.wait(log.end_offsets(ticks))):
             raise TopicError(f"run {name} has no ticks (any more)", where=ticks)
@@ -199,20 +212,22 @@ def prepare_recorded_again(config: SimulationConfig, manifest: RunManifest, cwd:
 
 def recorded_timeline(recording: Recording, *, limit: int | None = None) -> RecordedTimeline:
     """The ticks of a recording."""
+    return RecordedTimeline(recorded_run(recording), limit=limit)
+
+
+def recorded_run(recording: Recording) -> RecordedRun:
+    """The ticks of a recording, frame by frame."""
     declaration = recording.declared.declaration
     manifest = declaration.manifest
     topic, partitions = declaration.topics["ticks"], manifest.partitions
-    return RecordedTimeline(
-        RecordedRun(
-            name=manifest.run,
-            run_id=manifest.run_id,
-            instruments=manifest.instruments,
-            partitions=partitions,
-            decision_ns=manifest.decision_ns,
-            sessions=declaration.outline.sessions,
-            open=partial(open_values, recording.at, topic, partitions),
-        ),
-        limit=limit,
+    return RecordedRun(
+        name=manifest.run,
+        run_id=manifest.run_id,
+        instruments=manifest.instruments,
+        partitions=partitions,
+        decision_ns=manifest.decision_ns,
+        sessions=declaration.outline.sessions,
+        open=partial(open_values, recording.at, topic, partitions),
     )
 
 
@@ -233,7 +248,14 @@ def recorded_orders(recording: Recording, limit: int = _NO_LIMIT) -> RecordedOrd
 
 @contextmanager
 def open_values(at: RecordedAt, topic: str, partitions: int) -> Iterator[list[Iterator[bytes]]]:
-    """Values of the records of each partition, up to where they end now, for as long as this lasts.
+    """Values of the records of each partition, see `open_records`."""
+    with open_records(at, topic, partitions) as records:
+        yield [(record.value for record in own) for own in records]
+
+
+@contextmanager
+def open_records(at: RecordedAt, topic: str, partitions: int) -> Iterator[list[Iterator[Record]]]:
+    """The records of each partition, up to where they end now, for as long as this lasts.
 
     Raises:
         StreambotError: the log is gone, or does not give what it says it has.
@@ -242,26 +264,26 @@ def open_values(at: RecordedAt, topic: str, partitions: int) -> Iterator[list[It
     with Bridge() as bridge:
         log = bridge.enter(opened(at))
         ends = bridge.wait(log.end_offsets(topic))
-        yield [_values(bridge, log, topic, p, ends[p], most) for p in range(partitions)]
+        yield [_records(bridge, log, topic, p, ends[p], most) for p in range(partitions)]
 
 
 def _values_of(at: RecordedAt, topic: str, partition: int) -> Iterator[bytes]:
-    """The same of one partition, by itself."""
+    """The values of one partition, by itself."""
     with Bridge() as bridge:
         log = bridge.enter(opened(at))
         ends = bridge.wait(log.end_offsets(topic))
-        yield from _values(bridge, log, topic, partition, ends[partition], _READ_AHEAD)
+        for record in _records(bridge, log, topic, partition, ends[partition], _READ_AHEAD):
+            yield record.value
 
 
-def _values(
+def _records(
     bridge: Bridge, log: Log, topic: str, partition: int, end: int, most: int
-) -> Iterator[bytes]:
+) -> Iterator[Record]:
     batches: AsyncIterator[list[Record]] = read_to_end(
         log, topic, {partition: "beginning"}, {partition: end}, max_records=most
     )
     for batch in bridge.items(batches):
-        for record in batch:
-            yield record.value
+        yield from batch
 
 
 @asynccontextmanager
