@@ -17,7 +17,7 @@ from streambot.streams.ports import TopicPartition, event_time_ms
 from streambot.streams.sequence import SequenceGuard
 from tests.simulation.campaign import Mutant
 from tests.simulation.simulated_broker import SimulatedBroker
-from tests.simulation.simulated_log import SimulatedTransactions
+from tests.simulation.simulated_clients import SimulatedTransactions
 
 # Commits -----------------------------------------------------------------------------------------
 

@@ -9,10 +9,11 @@ import pytest
 
 from streambot.domain.errors import SequenceGapError, StreamError
 from streambot.streams.ports import StreamSpec, TopicPartition
-from tests.simulation.campaign import OWNER, Observer
+from tests.simulation.observer import OWNER, Observer
 from tests.simulation.scenario import TICKS, Scenario, scenario_of
 from tests.simulation.simulated_broker import Produced, SimulatedBroker, Stored
-from tests.simulation.simulated_log import Crash, Plan, Process, SimulatedLog
+from tests.simulation.simulated_log import SimulatedLog
+from tests.simulation.simulated_process import Crash, Plan, Process
 from tests.simulation.simulated_time import SimulatedLoop, simulate
 
 PLACE = TopicPartition(TICKS, 0)

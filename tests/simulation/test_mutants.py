@@ -9,8 +9,9 @@ from unittest import mock
 import pytest
 
 from streambot.domain.errors import DataError, StreamError
-from tests.simulation.campaign import Mutant, Observer, caught, run_schedule
+from tests.simulation.campaign import Mutant, caught, run_schedule
 from tests.simulation.mutants import HARMLESS, MUTANTS
+from tests.simulation.observer import Observer
 from tests.simulation.simulated_broker import SimulatedBroker
 
 WITHIN = 1_000

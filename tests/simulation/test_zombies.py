@@ -7,7 +7,7 @@ import pytest
 from streambot.domain.errors import BrokerError, FencedError
 from streambot.processor.exactly_once import ExactlyOnceRunner
 from streambot.streams.ports import StreamSpec
-from tests.simulation.campaign import OWNER
+from tests.simulation.observer import OWNER
 from tests.simulation.scenario import scenario_of
 from tests.simulation.simulated_broker import SimulatedBroker
 from tests.simulation.simulated_log import SimulatedLog
