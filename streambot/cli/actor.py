@@ -15,7 +15,7 @@ from streambot.cli.groups import AsJson, single
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.stopping import EXIT_CODES, telling_stop
 from streambot.cli.whole_lines import WholeLines
-from streambot.domain.errors import UsageError
+from streambot.domain.errors import BrokerError, UsageError
 
 if TYPE_CHECKING:
     from streambot.cli.which_broker import BrokerPlace, KnownRun
@@ -183,17 +183,32 @@ async def _act(
 
 
 async def _find(settings: Resolved, until: float) -> tuple[KnownRun, BrokerPlace]:
-    """The run and its broker; a run that is about to start here is waited for."""
+    """The run and its broker. One that is not there yet may come to this folder, or to a broker."""
     from streambot.cli.which_broker import find_broker, find_known
 
     while True:
-        try:
-            known = find_known(settings)
+        known = find_known(settings)
+        said = settings.origins["bootstrap_servers"].startswith("--")
+        if known.record is not None or said or time.monotonic() >= until:
             return known, await find_broker(settings, known)
-        except UsageError:
-            if settings.config.run is None or time.monotonic() >= until:
-                raise
+        with contextlib.suppress(UsageError, BrokerError):
+            place = await find_broker(settings, known)
+            if await _declares(settings, place, known.name):
+                return known, place
         await asyncio.sleep(_LOOK_S)
+
+
+async def _declares(settings: Resolved, place: BrokerPlace, run: str) -> bool:
+    """Is the run declared on that broker?"""
+    from pathlib import Path
+
+    from streambot.cli.declared import read_on_log
+    from streambot.cli.which_broker import open_broker
+    from streambot.wiring.places import runs_topic
+
+    topic = runs_topic(settings.config.namespace, run, Path.cwd())
+    async with open_broker(place, settings.config.kafka) as log:
+        return await read_on_log(log, topic) is not None
 
 
 app = single(

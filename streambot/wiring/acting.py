@@ -277,7 +277,9 @@ class _Job:
         manifest = declaration.manifest
         agent = agent_of(manifest, self._settings.agent)
         policy = load_agent(self._policy(manifest), folder=self._settings.cwd)
-        self._declared, self._shown = declared, place.shown
+        beside = self._settings.folder is not None
+        self._declared = declared
+        self._shown = f"embedded broker {place.address}" if beside else place.shown
         await check_streams(place.log, declaration.topics, manifest.partitions)
         await asyncio.to_thread(warm_up, manifest)
         executor = ThreadPoolExecutor(

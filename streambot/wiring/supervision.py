@@ -68,6 +68,9 @@ async def supervise(
                         await backlog.drained()
                 for runner in runners:
                     runner.stop()
+            if run.manifest.agents:
+                # The engines may wait for agents long after everything was published.
+                helpers.append(group.create_task(_stop_engines_when_asked(run.stop, runners)))
             ends = await asyncio.gather(*engines)
             for helper in helpers:
                 helper.cancel()
@@ -81,6 +84,12 @@ async def supervise(
 async def _stop_when_asked(stop: StopRequest, service: ReplayService) -> None:
     await stop.wait()
     service.stop()
+
+
+async def _stop_engines_when_asked(stop: StopRequest, runners: list[TaskRunner]) -> None:
+    await stop.wait()
+    for runner in runners:
+        runner.stop()
 
 
 async def _tell_now_and_then(observer: Observer, watch: Watch, runners: list[TaskRunner]) -> None:
