@@ -142,5 +142,5 @@ async def find_declared(
     raise TopicError(
         f"no {what} is declared on {servers} in namespace {namespace}",
         hint=(did_you_mean(run, list(known)) if run is not None else "")
-        or "streambot replay starts one; --namespace names another",
+        or "streambot replay starts one; --namespace names another; or this user may not see it",
     )

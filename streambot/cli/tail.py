@@ -273,6 +273,8 @@ async def _rows(
     record = seen.record
     # An order's record may hold none or many, so its last lines are found by reading them all.
     last = session.last if session.matches is None and stream != "orders" else None
+    if last is not None and stream == "ticks":
+        last += 1  # the END of a partition is a record without any tick
     at_end = session.start == "end"
     lasting = record.broker != IN_PROCESS and not record.embedded
     reachable = record.broker != IN_PROCESS and stream in record.topics

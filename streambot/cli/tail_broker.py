@@ -84,9 +84,8 @@ async def apart_rows(
         BrokerError: it cannot be reached, or went for too long.
         TopicError: the stream is not there.
     """
-    release = {
-        "ticks": f": or `streambot replay --resume {seen.record.run}` goes on",
-    }.get(stream, f": or `streambot worker --run {seen.record.run}` goes on")
+    again = "replay --resume" if stream == "ticks" else "worker --run"
+    release = f" `streambot {again} {seen.record.run}` is started again"
     end = _end_of(seen, stream)
     rows = _from_log(seen, stream, place, security, _New(stream), end, release)
     async with aclosing(rows) as batches:

@@ -145,7 +145,7 @@ class Follower:
         place: where to begin.
         end: when to stop.
         patient: a broker that goes is waited for; else its loss is an error at once.
-        release: what frees readers that a dead writer's transaction holds back.
+        release: what frees readers that a dead writer's transaction holds back; a clause.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class Follower:
             if self._positions is None:
                 self._positions = await _starts(log, self._topic, self._place, ends)
             source = await log.source(self._positions)
-            self._patience.succeeded()
+            self._patience.answered()
             try:
                 async with aclosing(self._read(log, source, ends)) as batches:
                     async for batch in batches:
@@ -225,6 +225,7 @@ class Follower:
             at = source.positions()
             self._positions = dict(at)
             if records:
+                self._patience.succeeded()
                 yield records
             if not self._caught_up and _is_behind(at, ends):
                 self._caught_up = True
@@ -296,6 +297,6 @@ class _Held:
                 self._told.add(place)
                 warn(
                     f"partition {place.partition}: a transaction has been open for {now - since:.0f} s, "
-                    f"and what follows is held back. Its writer was killed or stands still; the broker "
-                    f"gives it up after {GIVEN_UP_S} s{self._release}"
+                    f"and what follows is held back. Its writer was killed or stands still: the broker "
+                    f"gives it up after {GIVEN_UP_S} s, or as soon as{self._release}"
                 )

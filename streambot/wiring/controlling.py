@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _SUCCESSOR = re.compile(r"(.+)\.s[0-9]+\Z")
 _MOST_SUCCESSORS = 10_000
+_GRACE_S = 20.0
 
 
 class ReplayControls:
@@ -123,6 +124,8 @@ async def _read(commands: CommandStream, observer: Observer) -> None:
     try:
         await commands.run()
     except StreambotError as failure:
+        # Where the broker is gone, the run ends or begins anew, and tells so itself.
+        await asyncio.sleep(_GRACE_S)
         observer.warned(f"`streambot replay` cannot reach this run any more: {failure.message}")
 
 

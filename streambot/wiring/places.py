@@ -7,6 +7,7 @@ the outputs go to the run's files only: nobody outside this process could read t
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,7 @@ from streambot.streams.memory import MemoryLog
 from streambot.streams.ports import Log, StreamSpec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from streambot.domain.config import KafkaSecurity, SimulationConfig
@@ -36,6 +37,7 @@ STATE = "state"
 """Where transactions keep it together with the outputs; elsewhere it is in the run's folder."""
 ALL_STREAMS = (*STREAMS, ACCEPTED, *SHARED_STREAMS, STATE)
 _MARK_BYTES = 320
+_LOOKS, _LOOK_PAUSE_S = 5, 1.0
 _FRAME_OVERHEAD = 1.1
 
 
@@ -227,6 +229,36 @@ async def create_streams(
                 "holds the records of an earlier run",
                 where=name,
                 hint=f"choose another --run, or go on with `--resume {manifest.run}`",
+            )
+
+
+async def check_streams(log: Log, topics: Mapping[str, str], partitions: int) -> None:
+    """Check that a run's topics are there, as the run has them: they are somebody else's to alter.
+
+    Raises:
+        TopicError: one is missing, or has another count of partitions.
+    """
+    there: dict[str, int] = {}
+    for attempt in range(_LOOKS):
+        if attempt:  # a broker that has just started does not lead them all yet
+            await asyncio.sleep(_LOOK_PAUSE_S)
+        there = await log.streams()
+        if there.keys() >= set(topics.values()):
+            break
+    for stream, name in topics.items():
+        wanted = 1 if stream in SHARED_STREAMS else partitions
+        found = there.get(name)
+        if found is None:
+            raise TopicError(
+                "is missing: it was deleted, or this user may not see it",
+                where=name,
+                hint="`streambot topics plan` shows what is there; start the run again under another name",
+            )
+        if found != wanted:
+            raise TopicError(
+                f"has {found} partitions, and the run has {wanted}",
+                where=name,
+                hint="partitions cannot be taken away again: start the run again under another name",
             )
 
 

@@ -12,6 +12,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiokafka
+from aiokafka.errors import KafkaError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +40,13 @@ _KNOWN = (
     "FindCoordinator Request failed: %s",
     "Unexpected error during InitProducerIdRequest: %s",
     "Unexpected exception in AIOKafkaConnection",
+    # Transactions and idempotent producers: what fails voids the transaction, which says so.
+    "Unexpected error in sender routine",
+    "Could not add partition %s due to unexpected error: %s",
+    "Could not add consumer group due to unexpected error: %s",
+    "Could not commit offset for partition %s due to unexpected error: %s",
+    "Could not end transaction due to unexpected error: %s",
+    "Unexpected error in fetcher routine",
     # Topics that come and go: checked, and reported, by `KafkaLog`.
     "Topic %s is not available during auto-create initialization",
     "Topic %s not found in cluster metadata",
@@ -75,6 +90,37 @@ class _Counting(logging.Handler):
 
 
 _handler = _Counting()
+_HOME = str(Path(aiokafka.__file__).parent)
+
+
+class _Abandoned(logging.Filter):
+    """Failures of its background work that aiokafka never looks at, once a producer was given up.
+
+    asyncio would print each with a traceback. What they say is known here already: it is why the
+    producer was given up.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        failure = record.exc_info[1] if record.exc_info else None
+        if failure is None or "never retrieved" not in said:
+            return True
+        if isinstance(failure, KafkaError) or _raised_there(failure.__traceback__):
+            _handler.counts["abandoned"] += 1
+            return False
+        return True
+
+
+def _raised_there(traceback: TracebackType | None) -> bool:
+    """True where the innermost frame is one of aiokafka's."""
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback.tb_frame.f_code.co_filename.startswith(_HOME)
+
+
+_abandoned = _Abandoned()
 
 
 def silence() -> None:
@@ -83,6 +129,7 @@ def silence() -> None:
     if _handler not in logger.handlers:
         logger.addHandler(_handler)
         logger.propagate = False
+        logging.getLogger("asyncio").addFilter(_abandoned)
 
 
 def noise_counts() -> Counter[str]:

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 
 from streambot.adapters.kafka.failures import told
 from streambot.adapters.kafka.stopping import stopped
-from streambot.domain.errors import BrokerError, StreambotError
+from streambot.domain.errors import BrokerError, RefusedError, StreambotError
 from streambot.streams.ports import MAX_RECORD_BYTES, Headers
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from streambot.adapters.kafka.topics import Topics
 
 FLUSH_LIMIT_S = 60.0
+CONFIRM_S = 2.0
+"""What has not been stored for that long may be meant for a stream that is no longer there."""
 
 
 class KafkaSink:
@@ -55,13 +57,14 @@ class KafkaSink:
         self._check()
         where = f"{stream}/{partition}"
         if len(value) > MAX_RECORD_BYTES:
-            raise BrokerError(
+            raise RefusedError(
                 f"a record of {len(value)} bytes is too large: the limit is {MAX_RECORD_BYTES}",
                 where=where,
             )
         await self._topics.require(stream, partition)
         client = self._producer.client
         if client.cluster.partitions_for_topic(stream) is None:
+            await self._topics.confirm(stream)
             await self._connection.learn(client, stream)
         try:
             # `fail` ends this wait too, so that a record costs no task of its own.
@@ -119,7 +122,11 @@ class KafkaSink:
                     f"{len(self._pending)} records were not stored within {FLUSH_LIMIT_S:g} s",
                     where=next(iter(self._pending.values())),
                 )
-            await asyncio.wait(self._pending, timeout=left)
+            done, _ = await asyncio.wait(self._pending, timeout=min(left, CONFIRM_S))
+            if not done and self._failure is None:
+                # A record for a stream that was deleted waits for ever.
+                for stream in {where.rpartition("/")[0] for where in self._pending.values()}:
+                    await self._topics.confirm(stream)
         if self._failure is not None:
             raise self._failure
 

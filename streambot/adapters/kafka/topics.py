@@ -14,7 +14,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.errors import for_code
 
 from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
-from streambot.domain.errors import TopicError
+from streambot.domain.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 TOPICS_LIMIT_S = 30.0
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_ALREADY_EXISTS, _NOT_THERE = 36, 3
+_ALREADY_EXISTS, _NOT_THERE, _NO_LEADER = 36, 3, 5
+_CONFIRMATIONS = 3
+_CONFIRM_PAUSE_S = 1.0
+_DELETED = "`streambot topics plan` shows what is there; start the run again under another name"
 
 
 class Topics:
@@ -34,19 +37,26 @@ class Topics:
         self._connection = connection
         self._replication = replication
         self._known: dict[str, int] = {}
+        self._leaderless: set[str] = set()
+        """There, and nobody can read or write them now: a broker has just started, or is gone."""
 
     async def all(self) -> dict[str, int]:
         """Every stream and its count of partitions; topics internal to the broker are left out."""
         topics = await self._connection.bounded(
             self._connection.admin.describe_topics(), REQUEST_TIMEOUT_S, "listing topics"
         )
-        self._known = {
-            topic["topic"]: len(topic["partitions"])
+        there = [
+            topic
             for topic in sorted(topics, key=lambda topic: str(topic["topic"]))
-            if topic["error_code"] == 0
-            and not topic["is_internal"]
-            and all(part["leader"] >= 0 for part in topic["partitions"])
-        }
+            if topic["error_code"] in {0, _NO_LEADER} and not topic["is_internal"]
+        ]
+        led = [
+            topic
+            for topic in there
+            if topic["error_code"] == 0 and all(p["leader"] >= 0 for p in topic["partitions"])
+        ]
+        self._known = {topic["topic"]: len(topic["partitions"]) for topic in led}
+        self._leaderless = {topic["topic"] for topic in there} - set(self._known)
         return dict(self._known)
 
     async def create(self, streams: Sequence[StreamSpec]) -> list[str]:
@@ -101,7 +111,9 @@ class Topics:
             TopicError: there is no such stream.
         """
         if stream not in self._known and stream not in await self.all():
-            raise TopicError("no such stream", where=stream)
+            if stream in self._leaderless:
+                raise BrokerError("has no leader at the moment", where=stream)
+            raise TopicError("no such stream", where=stream, hint=_DELETED)
         return self._known[stream]
 
     async def require(self, stream: str, partition: int) -> None:
@@ -113,9 +125,16 @@ class Topics:
             )
 
     async def confirm(self, stream: str) -> None:
-        """Raise `TopicError` where the stream was deleted meanwhile."""
-        if stream not in await self.all():
-            raise TopicError("the stream was deleted", where=stream)
+        """Raise `TopicError` where the stream was deleted meanwhile.
+
+        Asked again before it is believed: a broker that has just started may not know it yet.
+        """
+        for attempt in range(_CONFIRMATIONS):
+            if attempt:
+                await asyncio.sleep(_CONFIRM_PAUSE_S)
+            if stream in await self.all() or stream in self._leaderless:
+                return
+        raise TopicError("the stream was deleted", where=stream, hint=_DELETED)
 
     async def _until(self, settled: Callable[[dict[str, int]], bool]) -> dict[str, int]:
         """Streams, once the broker shows what it was told to do."""
