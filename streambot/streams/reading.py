@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from streambot.streams.ports import Log, Record, Start
 
 _RECORDS = 256
-_TIMEOUT_S = 1.0
-_PATIENCE = 30
+_TIMEOUT_S = 0.05
+"""Short: marks of transactions are passed without a record that would end the wait."""
+_PATIENCE = 600
 """Reads without anything new before the end is reached: then the log is not to be trusted."""
 _FIRST_LOOK = 8
 
