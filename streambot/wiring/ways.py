@@ -57,6 +57,7 @@ _MINUTE_NS = 60 * 10**9
 _CUTS = (0, 7 * 10**9, 3 * _MINUTE_NS, 41 * 10**9, 0, 1)
 """Event time of one frame after the other, ns: nothing that bars have a part in."""
 _TAIL = 600
+_AGENT = "outside"
 
 
 class WaysToVerify(NamedTuple):
@@ -166,12 +167,15 @@ class _Ways:
         left_out: dict[str, str] = {}
         self._embedded(ways, left_out, most)
         if self._wanted.quick:
-            left_out["paced, workers, Apache Kafka"] = "--quick"
+            left_out["paced, an agent outside, workers, Apache Kafka"] = "--quick"
             return ways, left_out
         speed = self._paced_speed()
         ways.append(
             Way(f"in process, paced at {speed}", partial(self._simulated, "paced", speed=speed))
         )
+        if "embedded broker" not in left_out:
+            acted = partial(self._acted, "actor", broker=BrokerChoice.EMBEDDED, partitions=most)
+            ways.append(Way("an agent outside, on the embedded broker", acted))
         await self._on_broker(ways, left_out, most)
         return ways, left_out
 
@@ -200,6 +204,11 @@ class _Ways:
         if not transactional:
             left_out["workers"] = "they need a broker with transactions"
             return
+        acted = partial(
+            self._acted, "kafka-actor", broker=BrokerChoice.AUTO, partitions=most,
+            bootstrap_servers=servers,
+        )  # fmt: skip
+        ways.append(Way("an agent outside, on Apache Kafka", acted))
         ways += [
             Way(
                 f"replay and {workers} worker{'s' * (workers > 1)}, on Apache Kafka",
@@ -224,9 +233,11 @@ class _Ways:
         return Resolved(config, self._settings.origins)
 
     async def _simulated(self, name: str, **changes: object) -> str:
-        settings = self._resolved(self._config(name, **changes))
+        return await self._simulate(self._config(name, **changes))
+
+    async def _simulate(self, config: SimulationConfig) -> str:
         stop = StopRequest()
-        summary = await run_simulation(settings, stop=stop, cwd=self._wanted.cwd)
+        summary = await run_simulation(self._resolved(config), stop=stop, cwd=self._wanted.cwd)
         if stop.reason is not None:
             raise KeyboardInterrupt
         return summary.digest
@@ -268,6 +279,20 @@ class _Ways:
         finally:
             await self._delete_topics(str(self._config("kafka").run))
 
+    async def _acted(self, name: str, **changes: object) -> str:
+        """The policy in a process of its own, waited for by the engine."""
+        config = self._config(name, agents=(_AGENT,), **changes)
+        run = str(config.run)
+        child = await self._child(config, "actor", "--run", run, "--agent", _AGENT, "--wait", "60s")
+        try:
+            digest = await self._simulate(config)
+            await _ended(child)
+        finally:
+            await _killed(child)
+            if config.bootstrap_servers is not None:
+                await self._delete_topics(run)
+        return digest
+
     async def _worked(self, partitions: int, workers: int) -> str:
         """The pieces apart, each a process of its own; the digest is that of the topics."""
         config = self._config(
@@ -287,10 +312,7 @@ class _Ways:
             await asyncio.gather(*(_ended(child) for child in children))
             return await asyncio.to_thread(self._digest_on_log, run)
         finally:
-            for child in children:
-                if child.returncode is None:
-                    child.kill()
-                    await child.wait()
+            await asyncio.gather(*map(_killed, children))
             await self._delete_topics(run)
 
     async def _child(
@@ -324,13 +346,20 @@ class _Ways:
             await place.log.delete(mine)
 
 
+async def _killed(child: asyncio.subprocess.Process) -> None:
+    """Whatever it still does, it ends."""
+    if child.returncode is None:
+        child.kill()
+        await child.communicate()
+
+
 async def _ended(child: asyncio.subprocess.Process) -> None:
     """Wait for the end of a process; what it said on stderr is the error, where it failed."""
     try:
         async with asyncio.timeout(CHILD_S):
             _, said = await child.communicate()
     except TimeoutError:
-        raise BrokerError(f"a worker did not end within {CHILD_S:.0f} s") from None
+        raise BrokerError(f"its process did not end within {CHILD_S:.0f} s") from None
     if child.returncode:
         words = said.decode("utf-8", "replace").strip()[-_TAIL:]
-        raise BrokerError(f"a worker ended with {child.returncode}: {words}")
+        raise BrokerError(f"its process ended with {child.returncode}: {words}")
