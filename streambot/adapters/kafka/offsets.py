@@ -15,6 +15,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.memory_records import MemoryRecords
 
+from streambot.adapters.kafka.failures import told
 from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
 from streambot.domain.errors import StreamError, TopicError
 from streambot.streams.ports import TopicPartition
@@ -80,7 +81,8 @@ class Offsets:
             for _, parts in answer.topics:
                 for partition, code, _, offset in parts:
                     if code:
-                        raise TopicError(for_code(code).__name__, where=f"{stream}/{partition}")
+                        # A stream that was just made may have no leader for a moment.
+                        raise told(for_code(code)(), connection.servers, f"{stream}/{partition}")
                     ends[partition] = int(offset)
         return [ends[partition] for partition in sorted(ends)]
 
