@@ -17,7 +17,7 @@ from streambot.adapters.kafka.profile import (
     producer_settings,
     require_extension,
 )
-from streambot.domain.errors import BrokerError, ConfigError, StreamError, TopicError
+from streambot.domain.errors import BrokerError, ConfigError, RefusedError, StreamError, TopicError
 from streambot.domain.kafka_settings import KafkaSecurity, SaslMechanism, Secret, SecurityProtocol
 from streambot.streams.frame import MAX_FRAME_BYTES
 from streambot.streams.ports import MAX_RECORD_BYTES
@@ -90,8 +90,8 @@ def test_a_password_reaches_the_client_only():
     ("cause", "kind"),
     [
         (kafka.UnknownTopicOrPartitionError(), TopicError),
-        (kafka.MessageSizeTooLargeError("big"), BrokerError),
-        (kafka.TopicAuthorizationFailedError("t"), BrokerError),
+        (kafka.MessageSizeTooLargeError("big"), RefusedError),
+        (kafka.TopicAuthorizationFailedError("t"), RefusedError),
         (kafka.OffsetOutOfRangeError({}), StreamError),
         (kafka.CorruptRecordException("crc"), StreamError),
         (kafka.KafkaTimeoutError(), BrokerError),
