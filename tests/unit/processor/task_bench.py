@@ -56,11 +56,12 @@ def cut_frames(market: Market, manifest, partition: int, rng) -> list[bytes]:
     return [*out, chain.end()]
 
 
-def in_lockstep(values: list[bytes]) -> bytes:
+def in_lockstep(values: list[bytes], partition: int = 0) -> bytes:
     """What one agent answers in lockstep to repeat what a free run accepted, whoever ordered."""
-    taken = [order for value in values for line in decode_orders(value, 0) for order in line.orders]
+    lines = [line for value in values for line in decode_orders(value, partition)]
+    taken = [order for line in lines for order in line.orders]
     orders = tuple(sorted(taken, key=lambda order: order.barrier))
-    line = OrdersThrough(agent="me", partition=0, through_barrier=1_000, orders=orders)
+    line = OrdersThrough(agent="me", partition=partition, through_barrier=1_000, orders=orders)
     return encode_orders([line])
 
 
