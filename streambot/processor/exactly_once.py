@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from streambot.domain.errors import (
     BrokerError,
@@ -43,6 +43,7 @@ from streambot.processor.state_log import StateWriter, last_commit, restore_stat
 from streambot.processor.task import TaskCore
 from streambot.processor.task_head import decode_head, last_task_record
 from streambot.processor.worker import Step, TaskIdentity, Worker
+from streambot.streams.finishing import include, unfinished
 from streambot.streams.ports import TopicPartition, event_time_ms
 from streambot.streams.reading import read_last
 from streambot.streams.sequence import ChainState, SequenceGuard
@@ -203,6 +204,7 @@ class ExactlyOnceRunner:
         self._opens = 0
         self._opening_at: int | None = None
         self._failures = 0
+        self._ended_some = False  # then the group may be behind, once
         self._answers = AnswerClock(plan.answer_timeout_s)
         self._status: list[SlotStatus] = []
         self.reopened = 0
@@ -299,6 +301,7 @@ class ExactlyOnceRunner:
         sources: list[Source] = []
         try:
             self._reached("fenced")
+            left = await unfinished(transactions, self._places())
             try:
                 end = (await log.end_offsets(plan.topics["state"]))[partition]
                 restored = await restore_state(log, plan.topics["state"], partition, end)
@@ -306,11 +309,15 @@ class ExactlyOnceRunner:
                 self._reached("restored")
                 written = await self._tail(restored)
             except (DataError, StreamError) as wrong:
+                if left and isinstance(wrong, StreamError):
+                    await self._end(transactions, left, visible=True)
                 await self._check_owner(transactions)
                 if isinstance(wrong, StreamError) and self._failures < MOST_REOPENS:
                     # A broker that is out of date may have said so: it is asked again.
                     raise BrokerError(f"is looked at again: {wrong}", where=plan.owner) from wrong
                 raise
+            if left:
+                await self._end(transactions, left, visible=False)
             self._reached("tail-read")
             core = plan.make_core(None if restored is None else restored.core)
             await self._on_opened(core, restored)
@@ -384,7 +391,8 @@ class ExactlyOnceRunner:
         committed = await self._log.committed(plan.group, [place])
         at = None if restored is None or restored.core is None else restored.offset
         agree = agree and all(known.get(series) == number for series, number in found.items())
-        if not agree or (at is not None and committed.get(place) != at):
+        behind = at is not None and committed.get(place) != at and not self._ended_some
+        if not agree or behind:
             raise StreamError(
                 f"outputs end at {found} and the group at {committed.get(place)}, "
                 f"but the state says {known} and {at}",
@@ -392,6 +400,33 @@ class ExactlyOnceRunner:
                 hint="somebody else wrote to the topics of the run: start it again",
             )
         return dict(known)
+
+    def _places(self) -> list[TopicPartition]:
+        """Where nobody but the task writes."""
+        plan = self._plan
+        streams = [s for s in WRITTEN if s in plan.topics and self._writes(s)]
+        return [
+            TopicPartition(plan.topics[stream], self.partition) for stream in (*streams, "state")
+        ]
+
+    async def _end(
+        self, transactions: Transactions, left: list[TopicPartition], *, visible: bool
+    ) -> NoReturn:
+        """End what a predecessor left without an end, see `finishing`; then the task opens again.
+
+        Where state and outputs agree without it, it goes: the work is done again. Where they do not,
+        the rest of its transaction is visible, and so it becomes.
+        """
+        place = TopicPartition(self._plan.topics["ticks"], self.partition)
+        await transactions.begin()
+        await include(transactions, left)
+        if visible:
+            await transactions.commit()
+            self._ended_some = True
+        else:
+            await transactions.offsets(self._plan.group, {place: 0})  # go with it
+        names = ", ".join(sorted(one.stream for one in left))
+        raise BrokerError(f"records without an end in {names}", where=self._plan.owner)
 
     async def _check_owner(self, transactions: Transactions) -> None:
         """Raise `FencedError` where a successor wrote while this one read: then nothing is wrong.

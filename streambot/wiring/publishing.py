@@ -182,7 +182,7 @@ class _Publishing:
             self._record(place, topics)
             declaration = declaration_of(config, run.prepared, manifest, topics)
             await declare(place.log, declaration, run.prepared.context, at_ms=wall_ms())
-            sink = await self._sink(place)
+            sink = await self._sink(place, topics["ticks"])
             stack.push_async_callback(sink.close)
             points = [
                 resume_point(
@@ -200,11 +200,11 @@ class _Publishing:
             self._began = None
             return _Ended(outcome, service.speed, place)
 
-    async def _sink(self, place: Place) -> Sink:
+    async def _sink(self, place: Place, ticks: str) -> Sink:
         if not place.transactional:
             return await place.log.sink()
         config = self._run.settings.config
-        return await replay_sink(place.log, config.namespace, self._run.manifest.run)
+        return await replay_sink(place.log, config.namespace, self._run.manifest, ticks)
 
     def _record(self, place: Place, topics: dict[str, str]) -> None:
         run = self._run

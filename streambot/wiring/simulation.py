@@ -219,7 +219,9 @@ async def _in_place(run: OpenRun, kind: BrokerChoice | None, controls: ReplayCon
         try:
             # The replay's name first: behind it nobody else writes ticks.
             if place.transactional:
-                sink: Sink = await replay_sink(place.log, config.namespace, run.manifest.run)
+                sink: Sink = await replay_sink(
+                    place.log, config.namespace, run.manifest, topics["ticks"]
+                )
             else:
                 sink = await place.log.sink()
             with files:

@@ -11,6 +11,8 @@ from streambot.processor.playback import PlayedCore, RecordedOrders
 from streambot.processor.task import SlotContext, TaskCore
 from streambot.processor.worker import TaskIdentity
 from streambot.streams.committing import CommittingSink
+from streambot.streams.finishing import open_finished
+from streambot.streams.ports import TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,9 +34,13 @@ def engine_group(namespace: str, run: str) -> str:
     return f"{namespace}.engine.{run}"
 
 
-async def replay_sink(log: Log, namespace: str, run: str) -> CommittingSink:
+async def replay_sink(
+    log: Log, namespace: str, manifest: RunManifest, ticks: str
+) -> CommittingSink:
     """The one writer of a run's ticks; fences its predecessor."""
-    return CommittingSink(await log.transactions(f"{namespace}.replay.{run}"))
+    places = [TopicPartition(ticks, partition) for partition in range(manifest.partitions)]
+    owner = f"{namespace}.replay.{manifest.run}"
+    return CommittingSink(await open_finished(log, owner, places))
 
 
 def identity(manifest: RunManifest, partition: int) -> TaskIdentity:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import TopicPartition as KafkaPartition
 
+from streambot.adapters.kafka.offsets import Offsets
 from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
 from streambot.adapters.kafka.sink import KafkaSink
 from streambot.adapters.kafka.stopping import stopped
 from streambot.domain.errors import BrokerError, FencedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Mapping
 
     from aiokafka import AIOKafkaProducer
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from streambot.streams.ports import Headers, TopicPartition
 
 ABORT_LIMIT_S = 2.0
+_LOOK_S = 0.005
 
 
 class KafkaTransactions:
@@ -46,6 +48,7 @@ class KafkaTransactions:
         self._producer = producer
         self._on_close = on_close
         self._sink = KafkaSink(connection, topics, producer, lambda _: None)
+        self._offsets = Offsets(connection, topics)
         self._began: float | None = None
         self._void: BaseException | None = None
         self._closed = False
@@ -68,6 +71,9 @@ class KafkaTransactions:
             return await self._sink.append(
                 stream, partition, value, timestamp_ms=timestamp_ms, key=key, headers=headers
             )
+        except FencedError:
+            self._void = fenced = _overtaken(self._name)
+            raise fenced from None
         except BaseException as failure:
             self._void = failure
             raise
@@ -84,6 +90,33 @@ class KafkaTransactions:
         await self._bounded(
             self._producer.send_offsets_to_transaction(places, group), "committing offsets"
         )
+
+    async def unfinished(self, places: Collection[TopicPartition]) -> list[TopicPartition]:
+        """See `finishing.Finishing.unfinished`."""
+        found: list[TopicPartition] = []
+        for stream in sorted({place.stream for place in places}):
+            # In this order: what readers see may grow up to what was stored meanwhile.
+            stored = await self._offsets.stored(stream)
+            seen = await self._offsets.end(stream)
+            found += [
+                place
+                for place in places
+                if place.stream == stream and seen[place.partition] < stored[place.partition]
+            ]
+        return found
+
+    async def include(self, places: Collection[TopicPartition]) -> None:
+        """See `finishing.Finishing.include`."""
+        self._check_begun()
+        manager = self._producer._txn_manager  # noqa: SLF001  # its public way needs a record
+
+        async def added() -> None:
+            for place in places:
+                manager.maybe_add_partition_to_txn(KafkaPartition(*place))
+            while manager.partitions_to_add():  # noqa: ASYNC110  # nothing of it can be waited for
+                await asyncio.sleep(_LOOK_S)
+
+        await self._bounded(added(), "ending what was left")
 
     async def commit(self) -> None:
         """See `Transactions.commit`."""
@@ -120,6 +153,9 @@ class KafkaTransactions:
     async def _bounded(self, work: Coroutine[Any, Any, None], doing: str) -> None:
         try:
             await self._connection.bounded(work, REQUEST_TIMEOUT_S, f"{self._name}: {doing}")
+        except FencedError:
+            self._void = fenced = _overtaken(self._name)
+            raise fenced from None
         except BaseException as failure:
             self._void = failure
             raise
@@ -133,8 +169,16 @@ class KafkaTransactions:
     def _check(self) -> None:
         if self._void is not None:
             if isinstance(self._void, FencedError):
-                raise FencedError(self._void.message, where=self._name)
+                raise _overtaken(self._name)
             raise BrokerError(f"void since: {self._void}", where=self._name)
         if self._closed:
             raise BrokerError("the transactions are closed", where=self._name)
         self._connection.check()
+
+
+def _overtaken(name: str) -> FencedError:
+    return FencedError(
+        "another process has taken over these transactions",
+        where=name,
+        hint="it goes on with the work; of several workers each needs its own --worker i/N",
+    )

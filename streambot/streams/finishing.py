@@ -1,0 +1,66 @@
+"""Transactions that have ended without some partitions knowing of it.
+
+Apache Kafka 4 (4.4.0 at least) writes no end into a partition that has no leader at that moment, and
+calls the transaction complete all the same (KAFKA-20734): a broker that is stopped under load leaves
+records that are neither visible nor gone. They hold back every reader, and share the fate of
+whatever transaction of the same writer ends there next: a task that does its work again would have
+written twice. So whoever opens the name of a writer first ends what was left in its places.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from streambot.domain.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from streambot.streams.ports import Log, TopicPartition, Transactions
+
+_TRIES = 4
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """Transactions of a log on which that can happen."""
+
+    async def unfinished(self, places: Collection[TopicPartition]) -> list[TopicPartition]:
+        """Those of the places that hold records without an end. Nobody else may write to them."""
+
+    async def include(self, places: Collection[TopicPartition]) -> None:
+        """What is left there ends with the transaction that is open."""
+
+
+async def unfinished(
+    transactions: Transactions, places: Collection[TopicPartition]
+) -> list[TopicPartition]:
+    """Those of the places that hold records without an end; none on a log that always ends them."""
+    return await transactions.unfinished(places) if isinstance(transactions, Finishing) else []
+
+
+async def include(transactions: Transactions, places: Collection[TopicPartition]) -> None:
+    """See `Finishing.include`."""
+    if isinstance(transactions, Finishing):
+        await transactions.include(places)
+
+
+async def open_finished(log: Log, name: str, places: Collection[TopicPartition]) -> Transactions:
+    """The one writer of a name; what an earlier one left in its places without an end is gone.
+
+    Raises:
+        BrokerError: see `Log.transactions`; or it does not go.
+    """
+    for _ in range(_TRIES):
+        transactions = await log.transactions(name)
+        try:
+            left = await unfinished(transactions, places)
+            if not left:
+                return transactions
+            await transactions.begin()
+            await include(transactions, left)
+        except BaseException:
+            await transactions.close()
+            raise
+        await transactions.close()  # which makes it void
+    raise BrokerError("records of somebody else are under way in its places", where=name)
