@@ -31,7 +31,8 @@ from tests.kafka.places import COMMITTED, RAW, Kafka, Process, Template, until
 OUTPUTS = ("orders", "fills", "pnl", "dead-letter")
 OWN = (*OUTPUTS, "late", "state")
 """Streams that an execution has for itself."""
-_NAMESPACE = "recorded"
+NAMESPACE = "recorded"
+"""Of the runs that are published."""
 
 Seen = tuple[bytes | None, bytes, Any, int]
 """Key, value, headers and time of a record."""
@@ -64,13 +65,18 @@ class Market(NamedTuple):
         return str(process.summary["digest"])
 
 
+def declared(kafka: Kafka, run: str) -> Declared | None:
+    """What a run that is published says of itself; None: nothing yet."""
+    topic = bundled_topics()["runs"].topic(NAMESPACE, run)
+    return kafka.do(lambda log: read_declaration(log, topic))
+
+
 class Recording:
     """A run whose ticks are on the log."""
 
     def __init__(self, kafka: Kafka, run: str) -> None:
         self.kafka, self.run = kafka, run
-        self.runs_topic = bundled_topics()["runs"].topic(_NAMESPACE, run)
-        found = kafka.do(lambda log: read_declaration(log, self.runs_topic))
+        found = declared(kafka, run)
         assert found is not None
         self.declared: Declared = found
         self.manifest = found.declaration.manifest
@@ -108,7 +114,7 @@ def replay(
     """A process that publishes the market as a run."""
     return template.start(
         market.folder, "replay", *market.flags, "--run", run, "--bootstrap-servers", kafka.address,
-        "--json", "-q", *flags, env={"STREAMBOT_NAMESPACE": _NAMESPACE}, **ask,
+        "--json", "-q", *flags, env={"STREAMBOT_NAMESPACE": NAMESPACE}, **ask,
     )  # fmt: skip
 
 
@@ -116,7 +122,7 @@ def resumed(template: Template, folder: Path, run: str, *flags: str, **ask: Any)
     """A process that goes on with a replay."""
     return template.start(
         folder, "replay", "--resume", run, "--json", "-q", *flags,
-        env={"STREAMBOT_NAMESPACE": _NAMESPACE}, **ask,
+        env={"STREAMBOT_NAMESPACE": NAMESPACE}, **ask,
     )  # fmt: skip
 
 

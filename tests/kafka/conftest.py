@@ -75,7 +75,9 @@ def recording(kafka: Kafka, market: Market, processes: Template) -> Recording:
     publishing = replay(processes, kafka, market, "recorded", "--speed", "max", max_rows=MAX_ROWS)
     assert publishing.end() == 0, publishing.err
     made = Recording(kafka, "recorded")
-    tell(f"recording: {sum(made.check().values())} frames in {len(made.partitions)} partitions")
+    frames = made.check()
+    assert min(frames.values()) > BARS // 2, "too few frames for what is to happen between them"
+    tell(f"recording: {sum(frames.values())} frames in {len(frames)} partitions")
     return made
 
 

@@ -7,8 +7,9 @@ A template has imported everything and warmed the compiled code, so that a new p
 a moment: a campaign of many crashes has time for what happens between them. A process of either
 kind is `streambot.cli.main.run`, so exit codes and messages are those of the product.
 
-What a line may ask for (`Ask`): values of module constants, a mutant in place of a class, a point
-at which the process ends itself, a file that it tells its progress in.
+What a line may ask for: values of module constants, a mutant in place of a class, a point at which
+the process ends itself, a file that it tells its progress in, streams in which a broker forgets to
+end transactions.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import signal
 import struct
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,17 +103,25 @@ def become(ask: dict[str, Any]) -> int:
         Failpoint(*point) if point else None,
         ask.get("mutant"),
     )
+    if ask.get("forgets"):
+        _forget(*ask["forgets"])
     if ask.get("max_rows"):
-        from streambot.replay.framing import Framing
-
-        _publishing().Framing = partial(Framing, max_rows=ask["max_rows"])
+        _cut(ask["max_rows"])
     from streambot.cli.main import run
 
     return run(ask["argv"])
 
 
-def _publishing() -> Any:
-    return importlib.import_module("streambot.wiring.publishing")
+def _cut(max_rows: int) -> None:
+    """Frames hold so many rows at most."""
+    from streambot.replay.framing import Framing
+
+    init = Framing.__init__
+
+    def small(self: Framing, *arguments: Any, **more: Any) -> None:
+        init(self, *arguments, **{"max_rows": max_rows} | more)
+
+    Framing.__init__ = small
 
 
 def _observe(trace: Trace | None, failpoint: Failpoint | None, mutant: str | None) -> None:
@@ -166,6 +174,33 @@ def _observe(trace: Trace | None, failpoint: Failpoint | None, mutant: str | Non
     AIOKafkaConnection.send = sent
     working.ExactlyOnceRunner = Told
     tasks.CommittingSink = ToldSink
+
+
+def _forget(streams: list[str], commits: int) -> None:
+    """Behind so many transactions, some streams are no part of them as far as their coordinator knows.
+
+    So their partitions are not told how those end: as by a broker that forgets to tell them. The
+    broker must not verify what is part of what.
+    """
+    from aiokafka.conn import AIOKafkaConnection
+    from aiokafka.producer.transaction_manager import TransactionManager
+
+    add, send = TransactionManager.maybe_add_partition_to_txn, AIOKafkaConnection.send
+    left = commits
+
+    def forgotten(self: Any, place: Any) -> None:
+        if left <= 0 and place.topic.rpartition(".")[2] in streams:
+            self._txn_partitions.add(place)
+        else:
+            add(self, place)
+
+    def counted(self: Any, request: Any, *arguments: Any, **more: Any) -> Any:
+        nonlocal left
+        left -= type(request).__name__.startswith("EndTxn")
+        return send(self, request, *arguments, **more)
+
+    TransactionManager.maybe_add_partition_to_txn = forgotten
+    AIOKafkaConnection.send = counted
 
 
 def _redirect(ask: dict[str, Any]) -> None:

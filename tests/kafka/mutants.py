@@ -131,6 +131,16 @@ def goes_on(kind: type) -> type:
     return GoesOn
 
 
+def does_not_finish(kind: type) -> None:
+    """What a transaction left without an end is left as it is."""
+    from streambot.adapters.kafka.transactions import KafkaTransactions
+
+    async def unfinished(self: Any, places: Any) -> list[Any]:
+        return []
+
+    KafkaTransactions.unfinished = unfinished
+
+
 def no_sequence(kind: type) -> None:
     """Every frame is taken, whatever its number."""
 
@@ -197,6 +207,7 @@ MUTANTS = {
     "state after, unseen": state_after_unseen,
     "never gives up": never_gives_up,
     "goes on": goes_on,
+    "does not finish": does_not_finish,
     "no sequence": no_sequence,
     "numbered by commit": numbered_by_commit,
     "keyed by hash": keyed_by_hash,

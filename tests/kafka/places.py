@@ -45,8 +45,10 @@ class Kafka:
     So the processes of a campaign are watched by code that waits for nobody.
     """
 
-    def __init__(self, home: Path, folder: Path) -> None:
-        self._broker = ApacheBroker(home, folder)
+    def __init__(self, home: Path, folder: Path, **settings: str) -> None:
+        """Start nothing yet; `settings` of the server have `_` where Kafka has a dot."""
+        named = {name.replace("_", "."): value for name, value in settings.items()}
+        self._broker = ApacheBroker(home, folder, settings=named)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kafka", daemon=True)
         self._thread.start()
