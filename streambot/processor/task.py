@@ -12,15 +12,13 @@ outside: then its orders come with the frames that answer them.
 from __future__ import annotations
 
 from functools import partial
-from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from streambot.domain.errors import DataError
-from streambot.domain.events import ActionKind, OrdersThrough, SubmitOrder
+from streambot.domain.events import ActionKind, SubmitOrder
 from streambot.engine.barrier import end_of_data
 from streambot.engine.decode import encode_orders
 from streambot.engine.drive import NO_VIEWS, advance_ticks, make_log
@@ -51,17 +49,17 @@ from streambot.processor.core_state import (
     recent_closes,
     unpack_rows,
 )
-from streambot.processor.journal import EventDigest, LineWriter
-from streambot.processor.page import Page
+from streambot.processor.manifest import RunManifest, symbol_key
 from streambot.processor.rows import rows_by_slot
-from streambot.processor.step_output import StepOutput
+from streambot.processor.step_lines import StepLines
 from streambot.processor.tally import SlotStatus, SlotTally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streambot.processor.agents import StrategyFactory
-    from streambot.processor.manifest import RunManifest
+    from streambot.processor.journal import EventDigest
+    from streambot.processor.step_output import StepOutput
     from streambot.streams.frame import Frame
 
 
@@ -122,19 +120,27 @@ class TaskCore:
                 self._slots[slot]["daily_atr"] = known.daily_atr
                 self._slots[slot]["daily_count"] = known.daily_count
                 self._slots[slot]["day_prev_close"] = known.daily_close
-        halts = limits.halt_on_breach
-        self._writers = [LineWriter(i, halts=halts) for i in self.instruments]
-        self._players = self._make_players(agent, halts=halts)
+        self._players: list[StrategyPlayer | None] = [
+            None
+            if agent is None or isinstance(agent, Script)
+            else StrategyPlayer(agent(), instrument, halts=limits.halt_on_breach)
+            for instrument in self.instruments
+        ]
         self._given: list[list[GivenOrder]] = [[] for _ in members]
         self._closes = CloseRows()
         self._log = make_log()
-        slots = len(members)
-        self._members = members
-        self._equity: list[npt.NDArray[np.int64]] = []
-        self._fills, self._marks, self._orders = Page(slots), Page(slots), Page(slots)
+        self._lines = StepLines(manifest, partition, self._tally)
         self._last_close = NONE
         self._recent = RecentCloses()
-        self.digest = EventDigest(symbols)
+
+    @property
+    def digest(self) -> EventDigest:
+        """Of the fills and marks so far; a restored core may be given the one of before."""
+        return self._lines.digest
+
+    @digest.setter
+    def digest(self, digest: EventDigest) -> None:
+        self._lines.digest = digest
 
     def _set_agent(self, agent: Script | StrategyFactory | None, symbols: list[str]) -> None:
         policy = self.manifest.policy
@@ -146,20 +152,12 @@ class TaskCore:
             p["script_fast"], p["script_slow"] = policy.fast, policy.slow
             p["instrument_key"] = symbol_key(symbol)
 
-    def _make_players(
-        self, agent: Script | StrategyFactory | None, *, halts: bool
-    ) -> list[StrategyPlayer | None]:
-        if agent is None or isinstance(agent, Script):
-            return [None] * len(self.instruments)
-        return [StrategyPlayer(agent(), i, halts=halts) for i in self.instruments]
-
     def step(self, frame: Frame, orders: Sequence[SubmitOrder] = ()) -> StepOutput:
         """Run over a frame.
 
         Args:
             frame: the next DATA frame of the partition.
-            orders: complete orders of an agent outside that answer barriers of this frame; for
-                other instruments' partitions they are not meant and raise.
+            orders: complete orders of agents outside, for instruments of this partition.
 
         Raises:
             StrategyError: a co-located strategy raised, or answered something that is no action.
@@ -185,9 +183,8 @@ class TaskCore:
                 self._recent = recent_closes(frame)
             for slot in range(slots):
                 self._after(slot, frame)
-        return self._output(
-            frame.barrier_lo + len(frame.closes) - 1, answered=len(frame.closes) > 0
-        )
+        closed = len(frame.closes) > 0 and self.co_located
+        return self._lines.take(frame.barrier_lo + len(frame.closes) - 1 if closed else None)
 
     def _run(self, slot: int, frame: Frame, own: npt.NDArray[np.int64]) -> None:
         given = self._encode_given(slot)
@@ -227,8 +224,7 @@ class TaskCore:
 
     def _tell_and_drain(self, slot: int) -> None:
         """Empty the log of what happened outside the strategy's own run, which is told first."""
-        player = self._players[slot]
-        if player is not None:
+        if (player := self._players[slot]) is not None:
             player.tell_rest(self._slots[slot : slot + 1], self._log)
         self._drain(slot)
 
@@ -272,10 +268,8 @@ class TaskCore:
 
     def _encode_given(self, slot: int) -> npt.NDArray[np.void]:
         given = self._given[slot]
-        if not given:
-            return _NO_ORDERS
         times = [self._last_close if g.ts is None else g.ts for g in given]
-        return encode_orders([g.order for g in given], times)
+        return encode_orders([g.order for g in given], times) if given else _NO_ORDERS
 
     def last_closed(self, symbol: str) -> int | None:
         """The barrier of the instrument's last bar; None while one is open, or none was closed."""
@@ -296,48 +290,7 @@ class TaskCore:
         )
 
     def _drain(self, slot: int) -> None:
-        """Make lines of what the log holds, and empty it."""
-        log = self._log[0]
-        symbol = self.instruments[slot].symbol
-        if log["n_events"]:
-            records = log["events"][: log["n_events"]]
-            self._tally.count(slot, records)
-            lines = self._writers[slot].events(records)
-            self.digest.update(symbol, "fills", lines.data.data)
-            self._fills.add(slot, records["row"], *lines)
-        if log["n_marks"]:
-            records = log["marks"][: log["n_marks"]]
-            lines = self._writers[slot].marks(records)
-            self.digest.update(symbol, "pnl", lines.data.data)
-            self._marks.add(slot, records["row"], *lines)
-            equity = np.empty((3, len(records)), np.int64)
-            equity[0], equity[1], equity[2] = (
-                records["barrier"],
-                self._members[slot],
-                records["equity"],
-            )
-            self._equity.append(equity)
-        if log["n_orders"]:
-            records = log["orders"][: log["n_orders"]]
-            self._orders.add(slot, records["barrier"], *self._writers[slot].orders(records))
-        log["n_events"] = log["n_marks"] = log["n_orders"] = 0
-
-    def _output(self, through: int, *, answered: bool) -> StepOutput:
-        orders = None
-        if self.co_located and answered:
-            line = OrdersThrough(
-                agent=self.manifest.policy.spec,
-                partition=self.partition,
-                through_barrier=through,
-            )
-            orders = msgspec.json.encode(line) + b"\n"
-            items = self._orders.take()
-            if items is not None:
-                orders = orders.replace(_NO_ITEMS, b'"orders":[' + items[:-1] + b"]", 1)
-        events, marks = self._fills.lines, self._marks.lines
-        equity = np.concatenate(self._equity, axis=1) if self._equity else None
-        self._equity = []
-        return StepOutput(orders, self._fills.take(), self._marks.take(), events, marks, equity)
+        self._lines.drain(slot, self._log[0])
 
     def finish(self, orders: Sequence[SubmitOrder] = ()) -> StepOutput:
         """The data ended: orders that met no next bar expire. Call it once, at END.
@@ -350,7 +303,7 @@ class TaskCore:
             self._take(slot, _ALL_BARRIERS, 0)
             end_of_data(self._slots[slot], self._log[0], 0)
             self._tell_and_drain(slot)
-        return self._output(-1, answered=False)
+        return self._lines.take(None)
 
     @property
     def started(self) -> bool:
@@ -426,8 +379,7 @@ class TaskCore:
         for slot, own in enumerate(state.slots):
             for mine, theirs in zip(arrays, (own.slot, own.ring, own.counts), strict=True):
                 mine[slot : slot + 1] = np.frombuffer(theirs, mine.dtype).reshape(mine[:1].shape)
-            player = core._players[slot]
-            if player is not None:
+            if (player := core._players[slot]) is not None:
                 player.restore(own.strategy)
             core._given[slot] = list(own.given)
         core._last_close = state.last_close
@@ -445,10 +397,4 @@ class TaskCore:
 
 _NO_ORDERS = np.zeros(0, ORDER)
 _ALL_BARRIERS = 1 << 62
-_NO_ITEMS = b'"orders":[]'
 _NO_PARAMS, _NO_SLOTS = np.zeros(0, PARAMS), np.zeros(0, SLOT)
-
-
-def symbol_key(symbol: str) -> int:
-    """64 bits that stand for a symbol in keyed randomness, whatever its number in the run."""
-    return int.from_bytes(blake2b(symbol.encode(), digest_size=8).digest(), "little")
