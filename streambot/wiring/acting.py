@@ -19,33 +19,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from streambot.domain.config import KafkaSecurity
-from streambot.domain.errors import BrokerError, StreambotError, UsageError
-from streambot.domain.suggest import did_you_mean
-from streambot.engine.scripts import Script
-from streambot.processor.actor import ActorPlan, ActorRunner
+from streambot.domain.errors import BrokerError, StreambotError
+from streambot.processor.actor import ActorRunner
 from streambot.processor.agents import load_agent
 from streambot.processor.declaration import read_declaration
-from streambot.processor.mirror import Alone, Asked, Mirror
-from streambot.processor.mirror_orders import OnArrival, OthersInLockstep, Sent
-from streambot.processor.outside import Outsiders
 from streambot.processor.stream_files import file_of
-from streambot.processor.task import TaskCore
 from streambot.report.piece import ActorOutline, ActorProgress, ActorSummary
 from streambot.report.summary import sum_slots
 from streambot.streams.patience import Patience
 from streambot.wiring.declaring import wait_for_declaration
 from streambot.wiring.lasting import persist
+from streambot.wiring.mirrors import actor_plan, agent_of
 from streambot.wiring.outcome import slot_totals
 from streambot.wiring.places import check_streams, open_lasting, runs_topic
 from streambot.wiring.supervision import first_failure
-from streambot.wiring.tasks import identity
 from streambot.wiring.warmup import warm_up
 from streambot.wiring.working import PROGRESS_S, SUCCESSOR_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streambot.processor.agents import StrategyFactory
     from streambot.processor.declaration import Declared
     from streambot.processor.manifest import RunManifest
     from streambot.wiring.places import Place
@@ -142,74 +135,6 @@ async def run_actor(
             settings = settings._replace(run=summary.successor, wait_s=SUCCESSOR_S)
     finally:
         stop.ignore()
-
-
-def actor_owner(namespace: str, run: str, agent: str, partition: int) -> str:
-    """Name of the transactions of an actor: the same in every process, so that one fences the other."""
-    return f"{namespace}.actor.{run}.{agent}.{partition}"
-
-
-def agent_of(manifest: RunManifest, asked: str | None) -> str:
-    """The agent of a run that is meant.
-
-    Raises:
-        UsageError: the run has none, has several and none is named, or has none of that name.
-    """
-    if not manifest.agents:
-        raise UsageError(
-            f"run {manifest.run} has its agent inside its workers",
-            where="--agent",
-            hint="start it with `--agent NAME` to have one in a process of its own",
-        )
-    if asked is None and len(manifest.agents) == 1:
-        return manifest.agents[0]
-    names = ", ".join(manifest.agents)
-    if asked is None:
-        raise UsageError(f"run {manifest.run} has several agents: {names}", where="--agent")
-    if asked not in manifest.agents:
-        raise UsageError(
-            f"run {manifest.run} has no agent `{asked}`",
-            where="--agent",
-            hint=did_you_mean(asked, list(manifest.agents)) or f"its agents: {names}",
-        )
-    return asked
-
-
-def actor_plan(
-    declared: Declared,
-    partition: int,
-    agent: str,
-    policy: Script | StrategyFactory,
-    *,
-    transactional: bool,
-) -> ActorPlan:
-    """What the actor of an agent does in one partition."""
-    declaration, context, _ = declared
-    manifest, topics = declaration.manifest, declaration.topics
-    who = identity(manifest, partition)
-    where = f"{topics['orders']}/{partition}"
-    symbols = frozenset(manifest.instruments[n].symbol for n in manifest.members(partition))
-    alone = manifest.agents == (agent,)
-
-    def make_mirror(sent: Sent) -> Mirror:
-        core = TaskCore(manifest, partition, context, policy)
-        if manifest.free_run:
-            return Asked(who, core, agent, topics["ticks"], OnArrival(agent, where, sent))
-        if alone:
-            return Alone(who, core, agent, topics["ticks"])
-        others = OthersInLockstep(Outsiders(manifest.agents, partition, symbols), core)
-        silent = policy is Script.FLAT
-        return Asked(who, core, agent, topics["ticks"], others, silent=silent)
-
-    owner = actor_owner(declaration.namespace, manifest.run, agent, partition)
-    return ActorPlan(
-        who=who,
-        agent=agent,
-        owner=owner if transactional else None,
-        topics=topics,
-        make_mirror=make_mirror,
-        acts_on="accepted" if manifest.free_run else None if alone else "orders",
-    )
 
 
 class _Job:

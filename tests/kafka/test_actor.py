@@ -231,6 +231,17 @@ def test_a_second_actor_of_a_name_takes_over(kafka: Kafka, command: Command, ins
     assert digest(kafka, "two") == inside["digest"]
 
 
+def test_a_broker_that_goes_away_is_waited_for(kafka: Kafka, command: Command, inside: Any) -> None:
+    end(command("replay", "--speed", "max", "--run", "gone", "--agent", "me"))
+    actor = command("actor", "--run", "gone", "--policy", POLICY)
+    until(lambda: answers(kafka, "gone") > 300, "answers")
+    kafka.kill()
+    kafka.start()
+    end(command("worker", "--run", "gone", "--no-rollup"))
+    assert end(actor)["state"] == "complete"
+    assert digest(kafka, "gone") == inside["digest"]
+
+
 def test_one_that_trades_and_one_that_watches(kafka: Kafka, command: Command, inside: Any) -> None:
     run = "pair"
     end(command("replay", "--speed", "max", "--run", run, "--agent", "watcher", "--agent", "me"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from examples import raw_agent
-from tests.integration.cli.conftest import LIMIT_S, Run, Start, end
+from tests.integration.cli.conftest import LIMIT_S, Run, Start, end, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -28,6 +29,15 @@ def broker_of(folder: Path, process: subprocess.Popen[str]) -> str:
         assert time.monotonic() < limit
         time.sleep(0.05)
     return str(json.loads(record.read_text())["broker"])
+
+
+def wait_for_more(path: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a file of the run grows."""
+    limit, before = time.monotonic() + LIMIT_S, path.stat().st_size
+    while path.stat().st_size == before:
+        assert process.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("speed", ["max", "5000x"])
@@ -49,6 +59,27 @@ def test_an_agent_in_another_process_gives_the_digest_of_the_same_one_inside(
     assert mine["compared"] >= mine["fills"]
     assert mine["unconfirmed"] == 0
     assert mine["pnl_net"] == summary["pnl_net"]
+
+
+def test_an_interrupted_actor_goes_on_when_it_is_started_again(
+    run: Run, start: Start, tmp_path: Path
+) -> None:
+    """Also where names of transactions do not exist: what it answers again is dropped."""
+    inside = json.loads(run(*FAST, "--broker", "in-process", "--policy", "random").out)
+    simulation = start(*BESIDE, "--speed", "1500x", "--agent", "me")
+    for _ in range(2):
+        actor = start("actor", "--run", "r", "--wait", "60s", "--policy", "random", "--json")
+        wait_for(actor, "embedded broker")
+        wait_for_more(tmp_path / "runs" / "r" / "fills.ndjson", simulation)
+        actor.send_signal(signal.SIGINT)
+        interrupted = end(actor)
+        assert interrupted.code == 130, interrupted.err
+        assert json.loads(interrupted.out)["state"] == "interrupted"
+        assert json.loads(interrupted.out)["stopped_by"] == "SIGINT"
+    last = end(start("actor", "--run", "r", "--policy", "random", "--json"))
+    assert last.code == 0, last.err
+    assert json.loads(end(simulation).out)["digest"] == inside["digest"]
+    assert json.loads(last.out)["unconfirmed"] == 0
 
 
 def test_nobody_answers_and_the_agent_is_named(run: Run) -> None:
