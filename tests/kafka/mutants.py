@@ -117,7 +117,7 @@ def never_gives_up(kind: type) -> type:
 
 
 def goes_on(kind: type) -> type:
-    """A commit that failed is taken for done."""
+    """A commit that failed is taken for done, and the next one has a new producer."""
 
     class GoesOn(kind):
         async def _commit(self, opened: Any, batch: Any, **more: Any) -> None:
@@ -126,7 +126,15 @@ def goes_on(kind: type) -> type:
             except FencedError:
                 raise
             except BrokerError:
-                opened.transactions = await self._log.transactions(self._plan.owner)
+                opened.transactions = await self._another()
+
+        async def _another(self) -> Any:
+            while True:
+                try:
+                    return await self._log.transactions(self._plan.owner)
+                except BrokerError:
+                    self._log.check()
+                    await asyncio.sleep(WINDOW_S)
 
     return GoesOn
 
