@@ -504,7 +504,7 @@ async def test_an_agent_ahead_of_the_engine_does_not_look_ahead(market, rng):
         for one in decode_orders(value, 0)
         for order in one.orders
     ]
-    assert [order.barrier >= barrier for order, barrier in zip(taken, asked, strict=True)]
+    assert all(order.barrier >= barrier for order, barrier in zip(taken, asked, strict=True))
     assert len(fills) == len(asked)
     for fill, barrier in zip(fills, asked, strict=True):
         assert fill["barrier"] >= barrier
