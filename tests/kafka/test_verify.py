@@ -121,17 +121,17 @@ def test_a_stopped_run_is_compared_up_to_what_was_committed(folder, servers, ref
     topic = "streambot.part.pnl"
     values = []
     asyncio.run(rewrite(servers, topic, lambda _, value: values.append(value) or [value]))
-    last = max(range(len(values)), key=lambda n: json.loads(values[n].splitlines()[-1])["ts_event"])
+    last = max(values, key=lambda value: json.loads(value.splitlines()[-1])["ts_event"])
 
-    def cut(number: int, value: bytes) -> list[bytes]:
+    def cut(_: int, value: bytes) -> list[bytes]:
         lines = value.splitlines(keepends=True)
-        return [b"".join(lines[:-1])] if number == last else [value]
+        return [b"".join(lines[:-1])] if value == last else [value]
 
     asyncio.run(rewrite(servers, topic, cut))
     found = verified(folder, servers, "part")
     assert not found.equal
     assert found.difference.stream == "pnl"
-    gone = json.loads(values[last].splitlines()[-1])
+    gone = json.loads(last.splitlines()[-1])
     assert json.loads(found.difference.expected) == gone
     assert found.difference.instrument == gone["instrument"]
 

@@ -7,10 +7,11 @@ arrival). There, the end is what a fetch says beside its records, and times are 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import for_code
+from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.memory_records import MemoryRecords
@@ -31,6 +32,7 @@ READ_UNCOMMITTED = 0
 _COMMITTED = "read_committed"
 _LATEST = -1
 _ASKING = "asking for offsets"
+_SETTLE_S, _SETTLE_PAUSE_S = 10.0, 0.1
 
 
 class Offsets:
@@ -67,12 +69,34 @@ class Offsets:
         connection = self._connection
         if connection.profile.isolation != _COMMITTED:
             return await self.end(stream)
+        limit = asyncio.get_running_loop().time() + _SETTLE_S
+        while True:
+            ends, wrong = await self._stored_now(stream)
+            if wrong is None:
+                return [ends[partition] for partition in sorted(ends)]
+            partition, kind = wrong
+            # A stream that was just made may have no leader for a moment.
+            if not kind.retriable or asyncio.get_running_loop().time() > limit:
+                raise told(kind(), connection.servers, f"{stream}/{partition}")
+            await asyncio.sleep(_SETTLE_PAUSE_S)
+            await connection.bounded(
+                connection.meta._client.force_metadata_update(),  # noqa: SLF001
+                REQUEST_TIMEOUT_S,
+                _ASKING,
+            )
+
+    async def _stored_now(
+        self, stream: str
+    ) -> tuple[dict[int, int], tuple[int, type[KafkaError]] | None]:
+        """Ends by partition; and of which partition the broker did not tell it, and why."""
+        connection = self._connection
         client = connection.meta._client  # noqa: SLF001  # aiokafka asks for what its reader may see
         by_leader: dict[int | None, list[tuple[int, int]]] = {}
         for place in await self._places(stream):
             leader = client.cluster.leader_for_partition(place)
             by_leader.setdefault(leader, []).append((place.partition, _LATEST))
-        ends = {}
+        ends: dict[int, int] = {}
+        wrong = None
         for leader, wanted in by_leader.items():
             request = OffsetRequest(-1, READ_UNCOMMITTED, [(stream, wanted)])
             answer = await connection.bounded(
@@ -81,10 +105,9 @@ class Offsets:
             for _, parts in answer.topics:
                 for partition, code, _, offset in parts:
                     if code:
-                        # A stream that was just made may have no leader for a moment.
-                        raise told(for_code(code)(), connection.servers, f"{stream}/{partition}")
+                        wrong = (partition, for_code(code))
                     ends[partition] = int(offset)
-        return [ends[partition] for partition in sorted(ends)]
+        return ends, wrong
 
     async def at(self, stream: str, partition: int, timestamp_ms: int) -> int:
         """See `Log.offset_at`.
