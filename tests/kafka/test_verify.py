@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from streambot.wiring.recording import RecordedAt
 from streambot.wiring.verified import RunToVerify
 from streambot.wiring.verifying import verify_run
 from streambot.wiring.ways import WaysToVerify, verify_ways
-from tests.integration.simulate.bars import Told, run, settings, stopped_after, write_bars
+from tests.integration.simulate.bars import CHILD, Told, run, settings, stopped_after, write_bars
 
 pytestmark = pytest.mark.kafka
 NAMES = "AAA,AAA_OPT,BBB,CCC"
@@ -105,6 +106,29 @@ def test_a_run_comes_out_again_and_so_does_its_recording(folder, servers, refere
     assert copy.digest == reference.digest
     found = verified(folder, servers, "copy")
     assert (found.equal, found.orders) == (True, "recorded")
+
+
+def test_a_run_over_a_recording_is_killed_and_goes_on(folder, servers, reference):
+    """The recorded orders that were given before are not given again, and none is left out."""
+
+    def child(kill_after: int, resume: str, *flags: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, str(CHILD), str(folder), str(kill_after), resume, *flags],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    flags = (
+        "run=killed", "from_run=reference", f"from_broker={servers}", "policy=recorded", "broker=auto",
+        f"bootstrap_servers={servers}", "partitions=2", "speed=40000x",
+    )  # fmt: skip
+    begun = child(60, "", *flags)
+    assert begun.returncode == -9, begun.stdout + begun.stderr
+    again = child(40, "killed", "speed=40000x")
+    assert again.returncode == -9, again.stdout + again.stderr
+    done = child(0, "killed", "speed=max")
+    assert done.stdout.split()[-2:] == ["complete", reference.digest], done.stdout + done.stderr
+    found = verified(folder, servers, "killed")
+    assert (found.equal, found.complete, found.repeats) == (True, True, 0)
 
 
 def test_a_stopped_run_is_compared_up_to_what_was_committed(folder, servers, reference):
