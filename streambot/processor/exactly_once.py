@@ -16,9 +16,8 @@ made when the input is drained, at most every `COMMIT_EVERY_S`, and at `COMMIT_B
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING
 
 from streambot.domain.errors import (
     BrokerError,
@@ -27,10 +26,8 @@ from streambot.domain.errors import (
     RefusedError,
     StreamError,
 )
-from streambot.processor.core_state import CoreState
-from streambot.processor.intake import Pair
-from streambot.processor.outputs import DEAD_LETTER, WRITTEN, OutputRecord, outputs_of, series_of
-from streambot.processor.outside import Orders, OutsideState
+from streambot.processor.open_task import Batch, Committed, OpenTask, Pending
+from streambot.processor.outputs import DEAD_LETTER, OutputRecord, outputs_of
 from streambot.processor.runner import (
     READ_RECORDS,
     READ_TIMEOUT_S,
@@ -39,128 +36,29 @@ from streambot.processor.runner import (
     processed_of,
 )
 from streambot.processor.snapshot import TaskSnapshot
-from streambot.processor.state_log import StateWriter, last_commit, restore_state
-from streambot.processor.task import TaskCore
-from streambot.processor.task_head import decode_head, last_task_record
-from streambot.processor.worker import Step, TaskIdentity, Worker
-from streambot.streams.finishing import include, unfinished
+from streambot.processor.state_log import restore_state
+from streambot.processor.task_opening import (
+    MOST_REOPENS,
+    REOPEN_PAUSE_S,
+    TaskOpening,
+    TaskPlan,
+)
+from streambot.streams.finishing import unfinished
 from streambot.streams.ports import TopicPartition, event_time_ms
-from streambot.streams.reading import read_last
-from streambot.streams.sequence import ChainState, SequenceGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from concurrent.futures import Executor
 
     from streambot.processor.tally import SlotStatus
-    from streambot.streams.ports import Log, Source, Start, Transactions
+    from streambot.processor.task import TaskCore
+    from streambot.processor.worker import Step
+    from streambot.streams.ports import Log, Source
 
 COMMIT_EVERY_S = 0.1
 COMMIT_BYTES = 8 << 20
 DRAINED_S = 0.002
 """Nothing new for that long: the input is drained."""
-MOST_REOPENS = 8
-"""Failures in a row, without a commit between them, after which the log is given up."""
-SUCCESSOR_OPENS_S = 10.0
-"""Whoever took over has opened the task within that time."""
-_REOPEN_PAUSE_S = 0.05
-
-
-class TaskPlan(NamedTuple):
-    """What a task is, whatever process runs it.
-
-    Attributes:
-        who: whose frames it takes.
-        owner: name of its transactions: the same in every process, so that one fences the other.
-        group: under which its offsets are committed, for tools that show lag.
-        topics: full name of every stream.
-        make_core: the machine at a state, or new.
-        make_orders: the agents outside at a state, or at the start; None: an agent inside.
-        answer_timeout_s: how long agents outside are waited for.
-    """
-
-    who: TaskIdentity
-    owner: str
-    group: str
-    topics: Mapping[str, str]
-    make_core: Callable[[CoreState | None], TaskCore]
-    make_orders: Callable[[OutsideState | None], Orders] | None = None
-    answer_timeout_s: float = 30.0
-
-
-class Committed(NamedTuple):
-    """What a transaction made visible.
-
-    Attributes:
-        frames: in their order.
-        records: all outputs, in their order.
-    """
-
-    partition: int
-    frames: list[Processed]
-    records: list[OutputRecord]
-
-
-class _Batch(NamedTuple):
-    """What a transaction holds."""
-
-    frames: list[Processed]
-    records: list[OutputRecord]
-    snapshot: TaskSnapshot
-
-
-class _Pending:
-    """Steps that no transaction holds yet."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.size = 0
-        self._last = asyncio.get_running_loop().time()
-
-    def add(self, steps: list[Step]) -> None:
-        self.steps += steps
-        self.size += sum(len(step.record.value) for step in steps)
-
-    def due(self, *, at_once: bool) -> bool:
-        """True where a transaction should be made of them."""
-        late = asyncio.get_running_loop().time() - self._last >= COMMIT_EVERY_S
-        return bool(self.steps) and (at_once or late or self.size >= COMMIT_BYTES)
-
-    def take(self) -> list[Step]:
-        steps, self.steps, self.size = self.steps, [], 0
-        self._last = asyncio.get_running_loop().time()
-        return steps
-
-
-class _Open:
-    """A task between fence and failure: everything that is thrown away together."""
-
-    def __init__(
-        self,
-        transactions: Transactions,
-        worker: Worker,
-        sources: list[Source],
-        restored: TaskSnapshot | None,
-        written: dict[str, int],
-    ) -> None:
-        self.transactions = transactions
-        self.worker = worker
-        self.sources = sources
-        ticks, *orders = sources
-        self.incoming = Pair(ticks, orders[0] if orders else None, max_records=READ_RECORDS)
-        self.opens = 1 + (restored.opens if restored is not None else 0)
-        self.writer = StateWriter(last_commit(restored) if restored is not None else 0)
-        self.written = written
-        kept = restored if restored is not None and restored.core is not None else None
-        self.duplicates = kept.duplicates if kept is not None else 0
-        self.dead_letters = kept.dead_letters if kept is not None else 0
-
-    async def close(self) -> None:
-        await self.incoming.close()
-        await asyncio.gather(
-            self.transactions.close(), *(source.close() for source in self.sources),
-            return_exceptions=True,
-        )  # fmt: skip
 
 
 def _nowhere(point: str) -> None:
@@ -171,7 +69,7 @@ async def _nothing(core: TaskCore, restored: TaskSnapshot | None) -> None:
     del core, restored
 
 
-class ExactlyOnceRunner:
+class ExactlyOnceRunner(TaskOpening):
     """Engine task of one partition, exactly once.
 
     Args:
@@ -193,26 +91,15 @@ class ExactlyOnceRunner:
         on_opened: Callable[[TaskCore, TaskSnapshot | None], Awaitable[None]] = _nothing,
         reached: Callable[[str], None] = _nowhere,
     ) -> None:
-        self._plan = plan
-        self._log = log
+        super().__init__(plan, log)
         self._executor = executor
         self._on_opened = on_opened
         self._on_committed = on_committed
         self._reached = reached
-        self._stopping = False
-        self._open: _Open | None = None
-        self._opens = 0
-        self._opening_at: int | None = None
-        self._failures = 0
-        self._ended_some = False  # then the group may be behind, once
+        self._open: OpenTask | None = None
         self._answers = AnswerClock(plan.answer_timeout_s)
         self._status: list[SlotStatus] = []
         self.reopened = 0
-
-    @property
-    def partition(self) -> int:
-        """Its partition."""
-        return self._plan.who.partition
 
     @property
     def core(self) -> TaskCore:
@@ -251,7 +138,7 @@ class ExactlyOnceRunner:
         return () if waits is None else waits.agents
 
     @property
-    def _now(self) -> _Open:
+    def _now(self) -> OpenTask:
         if self._open is None:
             raise BrokerError("the task is not open", where=self._plan.owner)
         return self._open
@@ -290,11 +177,11 @@ class ExactlyOnceRunner:
             else:
                 return ended
             self.reopened += 1
-            await asyncio.sleep(_REOPEN_PAUSE_S * self._failures)
+            await asyncio.sleep(REOPEN_PAUSE_S * self._failures)
             if fenced is not None:  # asked behind the pause: by now a successor has opened
                 await self._check_overtaken(fenced)
 
-    async def _reopen(self) -> _Open:
+    async def _reopen(self) -> OpenTask:
         plan, log = self._plan, self._log
         partition = plan.who.partition
         transactions = await log.transactions(plan.owner)
@@ -326,7 +213,7 @@ class ExactlyOnceRunner:
             sources.append(await self._source("ticks", worker.offset))
             if plan.make_orders is not None:
                 sources.append(await self._source("orders", worker.orders_offset))
-            opened = _Open(transactions, worker, sources, restored, written)
+            opened = OpenTask(transactions, worker, sources, restored, written, READ_RECORDS)
             # Says that it is open, so that a predecessor who wakes up knows: committed at once.
             await self._commit(opened, self._batch(opened, []), state_at=end)
         except BaseException:
@@ -340,139 +227,9 @@ class ExactlyOnceRunner:
         self._reached("opened")
         return opened
 
-    def _worker(self, core: TaskCore, restored: TaskSnapshot | None) -> Worker:
-        plan = self._plan
-        who = plan.who
-        kept = restored if restored is not None and restored.core is not None else None
-        state = ChainState.start(who.run_id, who.partition) if kept is None else kept.chain
-        guard = SequenceGuard(plan.topics["ticks"], who.run_id, who.partition, state=state)
-        outside = None if kept is None else kept.outside
-        worker = Worker(
-            who,
-            core,
-            guard,
-            0 if kept is None else kept.offset,
-            None if plan.make_orders is None else plan.make_orders(outside),
-            0 if kept is None else kept.orders_offset,
-        )
-        worker.stopping, worker.stops_anywhere = self._stopping, True
-        worker.stopped = kept is not None and kept.ended
-        worker.ended = worker.stopped
-        return worker
-
-    async def _source(self, stream: str, offset: int) -> Source:
-        topic, partition = self._plan.topics[stream], self._plan.who.partition
-        start: Start = offset if offset > 0 else "beginning"
-        return await self._log.source({TopicPartition(topic, partition): start})
-
-    async def _tail(self, restored: TaskSnapshot | None) -> dict[str, int]:
-        """Numbers of the last output records by series, which must be those that the state knows.
-
-        Of dead letters only the last one is looked at, whichever stream it came from.
-
-        Raises:
-            StreamError: they are not: somebody else wrote, or something was written outside a
-                transaction.
-        """
-        plan = self._plan
-        partition = plan.who.partition
-        streams = [s for s in WRITTEN if s in plan.topics and self._writes(s)]
-        lasts = await asyncio.gather(
-            *(read_last(self._log, plan.topics[stream], partition) for stream in streams)
-        )
-        found = {}
-        for stream, last in zip(streams, lasts, strict=True):
-            if last is not None:
-                name = "offset" if stream == DEAD_LETTER else "frame_seq"
-                found[series_of(stream, last.headers)] = int(dict(last.headers)[name])
-        known = {} if restored is None else restored.written
-        agree = {s.split()[0] for s in known} == {s.split()[0] for s in found}
-        place = TopicPartition(plan.topics["ticks"], partition)
-        committed = await self._log.committed(plan.group, [place])
-        at = None if restored is None or restored.core is None else restored.offset
-        agree = agree and all(known.get(series) == number for series, number in found.items())
-        behind = at is not None and committed.get(place) != at and not self._ended_some
-        if not agree or behind:
-            raise StreamError(
-                f"outputs end at {found} and the group at {committed.get(place)}, "
-                f"but the state says {known} and {at}",
-                where=plan.owner,
-                hint="somebody else wrote to the topics of the run: start it again",
-            )
-        return dict(known)
-
-    def _places(self) -> list[TopicPartition]:
-        """Where nobody but the task writes."""
-        plan = self._plan
-        streams = [s for s in WRITTEN if s in plan.topics and self._writes(s)]
-        return [
-            TopicPartition(plan.topics[stream], self.partition) for stream in (*streams, "state")
-        ]
-
-    async def _end(
-        self, transactions: Transactions, left: list[TopicPartition], *, visible: bool
-    ) -> NoReturn:
-        """End what a predecessor left without an end, see `finishing`; then the task opens again.
-
-        Where state and outputs agree without it, it goes: the work is done again. Where they do not,
-        the rest of its transaction is visible, and so it becomes.
-        """
-        place = TopicPartition(self._plan.topics["ticks"], self.partition)
-        await transactions.begin()
-        await include(transactions, left)
-        if visible:
-            await transactions.commit()
-            self._ended_some = True
-        else:
-            await transactions.offsets(self._plan.group, {place: 0})  # go with it
-        names = ", ".join(sorted(one.stream for one in left))
-        raise BrokerError(f"records without an end in {names}", where=self._plan.owner)
-
-    async def _check_owner(self, transactions: Transactions) -> None:
-        """Raise `FencedError` where a successor wrote while this one read: then nothing is wrong.
-
-        Only a request of a transaction tells; it is never committed.
-        """
-        place = TopicPartition(self._plan.topics["ticks"], self._plan.who.partition)
-        await transactions.begin()
-        await transactions.offsets(self._plan.group, {place: 0})
-
-    def _writes(self, stream: str) -> bool:
-        """False for the orders of agents outside, which are theirs."""
-        return stream != "orders" or self._plan.make_orders is None
-
-    async def _check_overtaken(self, fenced: FencedError) -> None:
-        """Raise `fenced` where a successor is there.
-
-        A transaction that timed out has none, nor has who was fenced by a process that is gone. A
-        successor has opened the task once more than it was when this one last owned it; between its
-        fence and that it restores and reads, so it is given time: who fenced it meanwhile would
-        take the task back from it. An opening of its own may stand there though it was said to have
-        failed: nobody takes himself for his successor.
-        """
-        topic = self._plan.topics["state"]
-        loop = asyncio.get_running_loop()
-        limit, pause = loop.time() + SUCCESSOR_OPENS_S, _REOPEN_PAUSE_S
-        while True:
-            if self._failures > MOST_REOPENS:
-                raise fenced
-            try:
-                task = await last_task_record(self._log, topic, self.partition)
-            except BrokerError:  # not to know is no reason to fence a successor
-                self._failures += 1
-                await asyncio.sleep(_REOPEN_PAUSE_S * self._failures)
-                continue
-            another = task is not None and task.offset != self._opening_at
-            if task is not None and another and decode_head(task).opens > self._opens:
-                raise fenced
-            if loop.time() >= limit:
-                return
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 1.0)
-
-    async def _work(self, opened: _Open) -> bool:
+    async def _work(self, opened: OpenTask) -> bool:
         worker = opened.worker
-        pending = _Pending()
+        pending = Pending(COMMIT_EVERY_S, COMMIT_BYTES)
         commit: asyncio.Task[None] | None = None
         try:
             while not worker.stopped or pending.steps or commit is not None:
@@ -495,7 +252,7 @@ class ExactlyOnceRunner:
         return worker.ended
 
     async def _advance(
-        self, opened: _Open, pending: _Pending, commit: asyncio.Task[None] | None
+        self, opened: OpenTask, pending: Pending, commit: asyncio.Task[None] | None
     ) -> tuple[bool, StreamError | None]:
         """Read and step once, or wait for the transaction where there is nothing else to do.
 
@@ -503,7 +260,7 @@ class ExactlyOnceRunner:
             Whether the input is drained; and what is wrong with the log behind the steps made.
         """
         worker = opened.worker
-        if worker.stopped or pending.size >= COMMIT_BYTES:
+        if worker.stopped or pending.full:
             if commit is not None:
                 await asyncio.wait({commit})
             return True, None
@@ -524,7 +281,7 @@ class ExactlyOnceRunner:
             raise failure
         return False, failure
 
-    def _batch(self, opened: _Open, steps: list[Step]) -> _Batch:
+    def _batch(self, opened: OpenTask, steps: list[Step]) -> Batch:
         """What a transaction will hold. The state is taken now, so that steps may go on meanwhile."""
         frames: list[Processed] = []
         new: list[OutputRecord] = []
@@ -536,9 +293,9 @@ class ExactlyOnceRunner:
             processed = processed_of(step, self.partition, records)
             if processed is not None:
                 frames.append(processed)
-        return _Batch(frames, new, self._snapshot(opened))
+        return Batch(frames, new, self._snapshot(opened))
 
-    async def _commit(self, opened: _Open, batch: _Batch, *, state_at: int | None = None) -> None:
+    async def _commit(self, opened: OpenTask, batch: Batch, *, state_at: int | None = None) -> None:
         """One transaction: outputs, the state behind them, and how far the input was read.
 
         Args:
@@ -588,7 +345,7 @@ class ExactlyOnceRunner:
             self._failures = 0
         self._on_committed(Committed(self.partition, frames, records))
 
-    def _snapshot(self, opened: _Open) -> TaskSnapshot:
+    def _snapshot(self, opened: OpenTask) -> TaskSnapshot:
         taken = opened.worker.snapshot()
         return TaskSnapshot(
             run=self._plan.who.run,

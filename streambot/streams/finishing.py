@@ -1,7 +1,7 @@
 """Transactions that have ended without some partitions knowing of it.
 
 Apache Kafka 4 (4.4.0 at least) writes no end into a partition that has no leader at that moment, and
-calls the transaction complete all the same (KAFKA-20734): a broker that is stopped under load leaves
+calls the transaction complete all the same: a broker that is stopped under load leaves
 records that are neither visible nor gone. They hold back every reader, and share the fate of
 whatever transaction of the same writer ends there next: a task that does its work again would have
 written twice. So whoever opens the name of a writer first ends what was left in its places.

@@ -17,7 +17,7 @@ from streambot.streams.reading import read_to_end
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from streambot.processor.exactly_once import Committed
+    from streambot.processor.open_task import Committed
     from streambot.processor.snapshot import TaskSnapshot
     from streambot.processor.stream_files import StreamFiles
     from streambot.processor.task import TaskCore

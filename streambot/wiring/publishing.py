@@ -144,7 +144,10 @@ class _Publishing:
         self._run = run
         self._on_published = on_published
         self._controls = controls
-        self._patience = Patience(told=run.observer.warned)
+        self._patience = Patience(
+            told=run.observer.warned,
+            again=f"streambot replay --resume {run.manifest.run}, once the broker is back",
+        )
         self._lateness = WallTimes()
         self._late_ns: int | None = None
         self._frames = self._ticks = self._ticks_before = 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from streambot.processor.exactly_once import TaskPlan
 from streambot.processor.outside import FreeRun, Lockstep, Orders, Outsiders, OutsideState
 from streambot.processor.playback import PlayedCore, RecordedOrders
 from streambot.processor.task import SlotContext, TaskCore
+from streambot.processor.task_opening import TaskPlan
 from streambot.processor.worker import TaskIdentity
 from streambot.streams.committing import CommittingSink
 from streambot.streams.finishing import open_finished

@@ -24,7 +24,7 @@ from streambot.domain.config import KafkaSecurity
 from streambot.domain.errors import ConfigError, UsageError
 from streambot.processor.agents import load_agent
 from streambot.processor.declaration import Declared, read_declaration
-from streambot.processor.exactly_once import Committed, ExactlyOnceRunner
+from streambot.processor.exactly_once import ExactlyOnceRunner
 from streambot.report.piece import WorkerPlan, WorkerProgress, WorkerSummary
 from streambot.report.rollup import RolledRun
 from streambot.report.summary import sum_slots
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from streambot.adapters.faust_app import RunningRollup
     from streambot.engine.scripts import Script
     from streambot.processor.agents import StrategyFactory
+    from streambot.processor.open_task import Committed
     from streambot.processor.snapshot import TaskSnapshot
     from streambot.processor.task import TaskCore
     from streambot.wiring.places import Place

@@ -1,6 +1,6 @@
 """A broker that forgets to tell partitions how a transaction ended: what is left there is ended first.
 
-Apache Kafka 4.4.0 does so when it is stopped under load (KAFKA-20734). Here processes make it happen
+Apache Kafka 4.4.0 does so when it is stopped under load. Here processes make it happen
 on purpose: some partitions are kept from the coordinator, on a broker that does not look for that.
 """
 

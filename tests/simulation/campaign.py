@@ -166,7 +166,7 @@ class Schedule:
         self.random = Random(seed)
         self.scenario = scenario_of(seed // SCHEDULES_EACH)
         self.weather = Weather(self._chances(), Random(seed + 1))
-        self.loop = SimulatedLoop(self._step_s)
+        self.loop: SimulatedLoop | None = None  # made when it runs, so that it is closed
         self.observer: Observer | None = None
         self.broker = mutant.broker(self.weather.mark, self._look, self._decided)
         self.lives: list[Life] = []
@@ -187,6 +187,7 @@ class Schedule:
         with ExitStack() as stack:
             self._settings(stack)
             self.mutant.patch(stack)
+            self.loop = SimulatedLoop(self._step_s)
             simulate(self.loop, self._main())
 
     def trace(self, what: str) -> None:

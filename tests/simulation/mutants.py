@@ -11,7 +11,8 @@ from unittest import mock
 
 from streambot.domain.errors import BrokerError, DataError, FencedError, StreamError
 from streambot.processor import exactly_once, outputs
-from streambot.processor.exactly_once import Committed, ExactlyOnceRunner
+from streambot.processor.exactly_once import ExactlyOnceRunner
+from streambot.processor.open_task import Committed
 from streambot.processor.state_log import read_task, restore_state
 from streambot.streams.ports import TopicPartition, event_time_ms
 from streambot.streams.sequence import SequenceGuard

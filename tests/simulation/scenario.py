@@ -16,9 +16,9 @@ import numpy as np
 from streambot.domain.events import CLOSE, HOLD, OrdersThrough, buy, sell
 from streambot.engine.scripts import Script
 from streambot.processor.core_state import encode_state
-from streambot.processor.exactly_once import TaskPlan
 from streambot.processor.outputs import WRITTEN, outputs_of
 from streambot.processor.snapshot import TaskSnapshot
+from streambot.processor.task_opening import TaskPlan
 from streambot.processor.worker import Worker
 from streambot.streams.orders import decode_orders, encode_orders
 from streambot.streams.ports import Record

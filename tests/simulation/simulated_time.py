@@ -110,10 +110,12 @@ def simulate(loop: SimulatedLoop, main: Coroutine[Any, Any, Any]) -> Any:
         try:
             return loop.run_until_complete(main)
         finally:
-            left = asyncio.all_tasks(loop)
-            for task in left:
-                task.cancel()
-            if left:
-                loop.turns = 0
-                loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            loop.close()
+            try:
+                left = asyncio.all_tasks(loop)
+                for task in left:
+                    task.cancel()
+                if left:
+                    loop.turns = 0
+                    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            finally:
+                loop.close()

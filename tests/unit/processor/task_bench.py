@@ -8,10 +8,11 @@ from hashlib import sha256
 
 from streambot.domain.events import OrdersThrough
 from streambot.engine.scripts import Script
-from streambot.processor.exactly_once import ExactlyOnceRunner, TaskPlan
+from streambot.processor.exactly_once import ExactlyOnceRunner
 from streambot.processor.outputs import WRITTEN
 from streambot.processor.outside import FreeRun, Lockstep, Outsiders
 from streambot.processor.task import TaskCore
+from streambot.processor.task_opening import TaskPlan
 from streambot.processor.worker import TaskIdentity
 from streambot.replay.framing import Framing
 from streambot.streams.orders import decode_orders, encode_orders

@@ -14,7 +14,7 @@ from streambot.domain.errors import (
     StreamError,
 )
 from streambot.domain.events import CLOSE, HOLD, OrdersThrough, buy
-from streambot.processor import exactly_once
+from streambot.processor import exactly_once, task_opening
 from streambot.processor.state_log import TASK_KEY, restore_state
 from streambot.streams.memory import MemoryLog
 from streambot.streams.orders import decode_orders, encode_orders
@@ -44,7 +44,7 @@ def market() -> Market:
 def _small_commits(monkeypatch) -> None:
     monkeypatch.setattr(exactly_once, "COMMIT_EVERY_S", 0.0)
     monkeypatch.setattr(exactly_once, "READ_RECORDS", 3)
-    monkeypatch.setattr(exactly_once, "SUCCESSOR_OPENS_S", 0.05)
+    monkeypatch.setattr(task_opening, "SUCCESSOR_OPENS_S", 0.05)
 
 
 def small_frames(market: Market) -> list[bytes]:
