@@ -25,6 +25,7 @@ import signal
 import struct
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ sys.path.insert(0, str(ROOT))
 
 FAILED_AT_POINT = 77
 """Exit code of a process that reached the point where it was to end."""
+FILLED = "filled"
+"""Told, beside the points of the runner, where a commit with a fill is visible."""
 LATE_S = 0.006
 """So long at most, a process lives on behind a request to commit that it is to die of."""
 SLOT = struct.Struct("<24sBIqq")
@@ -52,20 +55,16 @@ class Trace:
             self._map = mmap.mmap(file.fileno(), 0)
 
     def reached(self, partition: int, point: str) -> None:
-        _, is_open, commits, last, fill = SLOT.unpack_from(self._map, partition * SLOT.size)
-        if point in {"fenced", "opened"}:
+        before, is_open, commits, last, fill = SLOT.unpack_from(self._map, partition * SLOT.size)
+        now = time.monotonic_ns()
+        if point == FILLED:
+            fill = fill or now
+        elif point in {"fenced", "opened"}:
             is_open = point == "opened"
-        if point == "committed":
-            commits, last = commits + 1, time.monotonic_ns()
-        self._write(partition, point, is_open, commits, last, fill)
-
-    def filled(self, partition: int) -> None:
-        point, is_open, commits, last, fill = SLOT.unpack_from(self._map, partition * SLOT.size)
-        self._write(partition, point, is_open, commits, last, fill or time.monotonic_ns())
-
-    def _write(self, partition: int, point: str | bytes, *rest: int) -> None:
-        name = point.encode() if isinstance(point, str) else point
-        SLOT.pack_into(self._map, partition * SLOT.size, name, *rest)
+        elif point == "committed":
+            commits, last = commits + 1, now
+        name = before if point == FILLED else point.encode()
+        SLOT.pack_into(self._map, partition * SLOT.size, name, is_open, commits, last, fill)
 
 
 class Failpoint:
@@ -74,7 +73,7 @@ class Failpoint:
     def __init__(self, point: str, nth: int) -> None:
         self._point, self._left = point, nth
 
-    def reached(self, point: str) -> None:
+    def reached(self, _: int, point: str) -> None:
         if point == self._point:
             self._left -= 1
             if self._left == 0:
@@ -89,6 +88,31 @@ class Failpoint:
                 asyncio.get_running_loop().call_later(late, os._exit, FAILED_AT_POINT)
 
 
+class Forgetting:
+    """From the n-th transaction on, some streams are no part of it as far as its coordinator knows.
+
+    So their partitions are not told how it ends: as by a broker that forgets to tell them. The
+    broker must not verify what is part of what.
+    """
+
+    def __init__(self, streams: list[str], nth: int) -> None:
+        from aiokafka.producer.transaction_manager import TransactionManager
+
+        self._left = nth
+        add = TransactionManager.maybe_add_partition_to_txn
+
+        def forgotten(manager: Any, place: Any) -> None:
+            if self._left <= 0 and place.topic.rpartition(".")[2] in streams:
+                manager._txn_partitions.add(place)
+            else:
+                add(manager, place)
+
+        TransactionManager.maybe_add_partition_to_txn = forgotten
+
+    def reached(self, _: int, point: str) -> None:
+        self._left -= point == "begun"
+
+
 def become(ask: dict[str, Any]) -> int:
     """Live as asked, and return the exit code."""
     os.chdir(ask["cwd"])
@@ -96,15 +120,15 @@ def become(ask: dict[str, Any]) -> int:
     random.seed(ask.get("seed", 0))
     for name, value in ask.get("knobs", {}).items():
         module, _, attribute = name.partition(":")
-        setattr(importlib.import_module(module), attribute, value)
-    point = ask.get("failpoint")
-    _observe(
-        Trace(ask["trace"]) if ask.get("trace") else None,
-        Failpoint(*point) if point else None,
-        ask.get("mutant"),
-    )
+        owner = importlib.import_module(module)
+        getattr(owner, attribute)  # a knob that is gone turns nothing
+        setattr(owner, attribute, value)
+    watchers: list[Any] = [Trace(ask["trace"])]
     if ask.get("forgets"):
-        _forget(*ask["forgets"])
+        watchers.append(Forgetting(*ask["forgets"]))
+    if ask.get("failpoint"):
+        watchers.append(Failpoint(*ask["failpoint"]))
+    _observe(watchers, ask.get("mutant"))
     if ask.get("max_rows"):
         _cut(ask["max_rows"])
     from streambot.cli.main import run
@@ -124,7 +148,7 @@ def _cut(max_rows: int) -> None:
     Framing.__init__ = small
 
 
-def _observe(trace: Trace | None, failpoint: Failpoint | None, mutant: str | None) -> None:
+def _observe(watchers: list[Any], mutant: str | None) -> None:
     """Put tasks and writers of ticks that tell where they are in the place of the product's own."""
     from aiokafka.conn import AIOKafkaConnection
 
@@ -137,70 +161,42 @@ def _observe(trace: Trace | None, failpoint: Failpoint | None, mutant: str | Non
     if mutant is not None:
         kind = MUTANTS[mutant](kind) or kind
 
+    def tell(partition: int, point: str) -> None:
+        for watcher in watchers:
+            watcher.reached(partition, point)
+
     class Told(kind):
         def __init__(self, plan: Any, *arguments: Any, on_committed: Any, **more: Any) -> None:
             partition = plan.who.partition
 
-            def reached(point: str) -> None:
-                if trace is not None:
-                    trace.reached(partition, point)
-                if failpoint is not None:
-                    failpoint.reached(point)
-
             def committed(done: Any) -> None:
-                if trace is not None and any(r.stream == "fills" for r in done.records):
-                    trace.filled(partition)
+                if any(record.stream == "fills" for record in done.records):
+                    tell(partition, FILLED)
                 on_committed(done)
 
-            more["reached"] = reached
+            more["reached"] = partial(tell, partition)
             super().__init__(plan, *arguments, on_committed=committed, **more)
 
     class ToldSink(CommittingSink):
         async def _transaction(self, taken: Any) -> None:
-            if trace is not None:
-                trace.reached(0, "begun")
+            tell(0, "begun")
             await super()._transaction(taken)
-            if trace is not None:
-                trace.reached(0, "committed")
+            tell(0, "committed")
 
     send = AIOKafkaConnection.send
 
     def sent(self: Any, request: Any, *arguments: Any, **more: Any) -> Any:
         answer = send(self, request, *arguments, **more)
-        if failpoint is not None and type(request).__name__.startswith("EndTxn"):
-            failpoint.end_requested()
+        if type(request).__name__.startswith("EndTxn"):
+            for watcher in watchers:
+                if isinstance(watcher, Failpoint):
+                    watcher.end_requested()
         return answer
 
     AIOKafkaConnection.send = sent
+    working.ExactlyOnceRunner  # noqa: B018  # where workers take it from
     working.ExactlyOnceRunner = Told
     tasks.CommittingSink = ToldSink
-
-
-def _forget(streams: list[str], commits: int) -> None:
-    """Behind so many transactions, some streams are no part of them as far as their coordinator knows.
-
-    So their partitions are not told how those end: as by a broker that forgets to tell them. The
-    broker must not verify what is part of what.
-    """
-    from aiokafka.conn import AIOKafkaConnection
-    from aiokafka.producer.transaction_manager import TransactionManager
-
-    add, send = TransactionManager.maybe_add_partition_to_txn, AIOKafkaConnection.send
-    left = commits
-
-    def forgotten(self: Any, place: Any) -> None:
-        if left <= 0 and place.topic.rpartition(".")[2] in streams:
-            self._txn_partitions.add(place)
-        else:
-            add(self, place)
-
-    def counted(self: Any, request: Any, *arguments: Any, **more: Any) -> Any:
-        nonlocal left
-        left -= type(request).__name__.startswith("EndTxn")
-        return send(self, request, *arguments, **more)
-
-    TransactionManager.maybe_add_partition_to_txn = forgotten
-    AIOKafkaConnection.send = counted
 
 
 def _redirect(ask: dict[str, Any]) -> None:

@@ -20,6 +20,8 @@ POINTS = (
 )  # fmt: skip
 ONCE = frozenset({"fenced", "restored", "tail-read", "opened"})
 """Points that a task passes once in its life."""
+TAKEN_OVER = "another process"
+"""Words of whoever is fenced, whatever they stand in."""
 _LONGER = 2.5
 """A life lasts at most so many times as long as a worker takes to open: some die before."""
 _RUNNER = "streambot.processor.exactly_once"
@@ -238,7 +240,7 @@ def take_over(
             zombie.kill()
             break
         found.seconds.append(time.monotonic() - woken)
-        if code != 5 or "another process took over" not in zombie.err:
+        if code != 5 or TAKEN_OVER not in zombie.err:
             deaths.complaints.append(f"who was taken over ended otherwise: {said(zombie)}")
         if life.ended():
             deaths.complaints.append(f"the successor has ended: {said(life)}")

@@ -202,8 +202,7 @@ def plain_replay(kind: type) -> None:
     """A replay without transactions: nothing fences the one before."""
     from streambot.wiring import publishing, tasks
 
-    async def replay_sink(log: Any, namespace: str, run: str) -> Any:
-        del namespace, run
+    async def replay_sink(log: Any, *_: Any) -> Any:
         return tasks.CommittingSink(PlainTransactions(await log.sink()))
 
     publishing.replay_sink = replay_sink

@@ -160,7 +160,7 @@ def test_kills_show_a_commit_that_failed_and_is_taken_for_done(
     """G5 notices the records that are lost then."""
     kafka = Kafka(kafka_home, tmp_path / "broker")
     kafka.start()
-    crew = Crew(processes, kafka, market, "wrong", mutant="goes on")
+    crew = Crew(processes, kafka, market, "goes-on", mutant="goes on")
     try:
         try:
             disturb(crew, kafka, rng, ["kill", "kill"])

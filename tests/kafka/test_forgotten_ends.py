@@ -80,7 +80,7 @@ def forgotten(
     for nth in (3, 6, 4):
         life = execution.worker(
             1, len(recording.partitions), knobs=slow(24), failpoint=(point, nth),
-            forgets=(streams, nth - 1), **how,
+            forgets=(streams, nth), **how,
         )  # fmt: skip
         if life.end() != FAILED_AT_POINT:
             return [f"a worker ended otherwise: {said(life)}"]
@@ -111,10 +111,10 @@ def test_lives_show_what_was_left_as_it_is(kept, processes):
 @pytest.mark.parametrize("mutant", [None, "does not finish"])
 def test_a_replay_that_left_frames_without_an_end(forgetful, market, processes, mutant):
     """They are gone, and the replay goes on behind what is visible."""
-    run = "half" if mutant is None else "wrong"
+    run = "half" if mutant is None else "half-wrong"
     how = {"mutant": mutant}
     going = replay(
-        processes, forgetful, market, run, "--speed", "3000x", forgets=(["ticks"], 5), **how
+        processes, forgetful, market, run, "--speed", "3000x", forgets=(["ticks"], 6), **how
     )
     until(lambda: going.commits >= 5 or going.ended(), "a replay that publishes")
     topic = Recording(forgetful, run).ticks

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.kafka.campaign import Execution, Recording, replay, resumed, tell
-from tests.kafka.deaths import said, spread, take_over
+from tests.kafka.deaths import TAKEN_OVER, said, spread, take_over
 from tests.kafka.places import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
@@ -81,7 +81,7 @@ def test_a_replay_that_is_taken_over(kafka, market, processes, simulated, stoppe
     woken = time.monotonic()
     assert first.end() == 5, said(first)
     tell(f"a replay taken over, {run}: gone after {time.monotonic() - woken:.2f} s")
-    assert "another process took over" in first.err
+    assert TAKEN_OVER in first.err
     assert second.end() == 0, said(second)
     recording = Recording(kafka, run)
     recording.check()
