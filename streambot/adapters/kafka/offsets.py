@@ -11,7 +11,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.memory_records import MemoryRecords
@@ -23,6 +29,8 @@ from streambot.streams.ports import TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from aiokafka.structs import OffsetAndMetadata
 
     from streambot.adapters.kafka.connection import Connection
     from streambot.adapters.kafka.topics import Topics
@@ -63,6 +71,26 @@ class Offsets:
                 for (part, _), (end, _) in zip(near, await self._peek(stream, near), strict=True):
                     ends[part] = end
         return ends
+
+    async def _group_offsets(
+        self, group: str, wanted: list[KafkaPartition]
+    ) -> dict[KafkaPartition, OffsetAndMetadata]:
+        """What the group's coordinator says. A broker has none before the first group asks for it."""
+        while True:
+            try:
+                found: dict[
+                    KafkaPartition, OffsetAndMetadata
+                ] = await self._connection.admin.list_consumer_group_offsets(
+                    group, partitions=wanted
+                )
+            except (
+                GroupCoordinatorNotAvailableError,
+                GroupLoadInProgressError,
+                NotCoordinatorForGroupError,
+            ):
+                await asyncio.sleep(_SETTLE_PAUSE_S)
+            else:
+                return found
 
     async def stored(self, stream: str) -> list[int]:
         """Ends behind everything that is stored, also behind what no transaction has committed."""
@@ -160,9 +188,7 @@ class Offsets:
         """See `Log.committed`."""
         wanted = [KafkaPartition(*place) for place in places]
         found = await self._connection.bounded(
-            self._connection.admin.list_consumer_group_offsets(group, partitions=wanted),
-            REQUEST_TIMEOUT_S,
-            _ASKING,
+            self._group_offsets(group, wanted), REQUEST_TIMEOUT_S, _ASKING
         )
         return {
             TopicPartition(place.topic, place.partition): int(known.offset)
