@@ -83,7 +83,7 @@ class Standing(NamedTuple):
         if progress is None:
             return "engine unknown"
         if not progress.executable:
-            return "engine: none can run there"
+            return "engine unknown: the broker has no transactions"
         if progress.executed:
             return "engine complete"
         at = progress.engine_barrier
@@ -107,7 +107,9 @@ class Standing(NamedTuple):
                 "ticks": progress.ticks,
                 "ticks_total": None if on_log is None else on_log.outline.ticks,
             },
-            "engine": {
+            "engine": None
+            if not progress.executable
+            else {
                 "complete": progress.executed,
                 "barrier": progress.engine_barrier,
                 "partitions": [
@@ -209,7 +211,7 @@ def elsewhere_lines(found: list[Standing], width: int | None) -> list[str]:
             _symbols(one.seen),
             str(one.seen.partitions),
             one.replay,
-            one.engine.removeprefix("engine ").removeprefix("engine: "),
+            one.engine.removeprefix("engine "),
         )
         for one in found
     ]

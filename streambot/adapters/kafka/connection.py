@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from streambot.adapters.kafka.failures import told
+from streambot.adapters.kafka.failures import DELETED_HINT, told
 from streambot.adapters.kafka.noise import forget_noise, last_noise, silence
 from streambot.adapters.kafka.opening import not_opened
 from streambot.adapters.kafka.profile import (
@@ -25,7 +25,7 @@ from streambot.adapters.kafka.profile import (
     require_extension,
 )
 from streambot.adapters.kafka.stopping import stopped
-from streambot.domain.errors import BrokerError
+from streambot.domain.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -36,6 +36,8 @@ _T = TypeVar("_T")
 
 OPEN_LIMIT_S = 10.0
 _LEARN_PAUSE_S = 0.02
+_ABSENT_S = 3.0
+"""A broker that has just started may not know a stream yet; after that long, it is not there."""
 _WATCH_S = 1.0
 _WATCH_LIMIT_S = 2.0
 
@@ -144,12 +146,24 @@ class Connection:
         raise BrokerError(f"no answer from {self.servers}: {doing} took more than {limit_s:g} s")
 
     async def learn(self, client: AIOKafkaClient, stream: str) -> None:
-        """Let a client know a stream that exists, without asking for it by name."""
+        """Let a client know a stream that exists, without asking for it by name.
+
+        Raises:
+            TopicError: it does not.
+        """
+        loop = asyncio.get_running_loop()
 
         async def until_known() -> None:
+            absent_since: float | None = None
             while client.cluster.partitions_for_topic(stream) is None:
                 # Of all topics: a client that has asked for one by name asks for no other from then on.
-                await client.set_topics([])
+                updated = await client.set_topics([])
+                if not updated or stream in client.cluster.topics():
+                    absent_since = None
+                elif absent_since is None:
+                    absent_since = loop.time()
+                elif loop.time() - absent_since > _ABSENT_S:
+                    raise TopicError("the stream was deleted", where=stream, hint=DELETED_HINT)
                 await asyncio.sleep(_LEARN_PAUSE_S)
 
         await self.bounded(until_known(), REQUEST_TIMEOUT_S, f"learning about {stream}")

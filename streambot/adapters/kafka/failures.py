@@ -13,8 +13,8 @@ from streambot.domain.errors import (
     TopicError,
 )
 
+DELETED_HINT = "`streambot topics plan` shows what is there; start the run again under another name"
 _TOPIC = (
-    kafka.UnknownTopicOrPartitionError,
     kafka.InvalidTopicError,
     kafka.InvalidPartitionsError,
     kafka.InvalidReplicationFactorError,
@@ -73,6 +73,8 @@ def told(cause: Exception, servers: str, where: str = "") -> StreambotError:
 
 def _of_stream(cause: Exception, text: str, servers: str, where: str) -> StreambotError | None:
     """What is wrong with the stream itself."""
+    if isinstance(cause, kafka.UnknownTopicOrPartitionError):
+        return TopicError("the stream was deleted", where=where or servers, hint=DELETED_HINT)
     if isinstance(cause, _TOPIC):
         return TopicError(text, where=where or servers)
     if isinstance(cause, kafka.OffsetOutOfRangeError):

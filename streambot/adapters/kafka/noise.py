@@ -94,18 +94,19 @@ _HOME = str(Path(aiokafka.__file__).parent)
 
 
 class _Abandoned(logging.Filter):
-    """Failures of its background work that aiokafka never looks at, once a producer was given up.
+    """Failures of its background work that aiokafka never looks at, once a client was given up.
 
     asyncio would print each with a traceback. What they say is known here already: it is why the
-    producer was given up.
+    client was given up.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         said = record.getMessage()
         failure = record.exc_info[1] if record.exc_info else None
-        if failure is None or "never retrieved" not in said:
+        if failure is None:
             return True
-        if isinstance(failure, KafkaError) or _raised_there(failure.__traceback__):
+        lost = "never retrieved" in said and isinstance(failure, KafkaError)
+        if lost or _raised_there(failure.__traceback__):
             _handler.counts["abandoned"] += 1
             return False
         return True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from aiokafka.admin import NewTopic
 from aiokafka.errors import for_code
 
+from streambot.adapters.kafka.failures import DELETED_HINT
 from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
 from streambot.domain.errors import BrokerError, TopicError
 
@@ -27,7 +28,6 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _ALREADY_EXISTS, _NOT_THERE, _NO_LEADER = 36, 3, 5
 _CONFIRMATIONS = 3
 _CONFIRM_PAUSE_S = 1.0
-_DELETED = "`streambot topics plan` shows what is there; start the run again under another name"
 
 
 class Topics:
@@ -113,7 +113,7 @@ class Topics:
         if stream not in self._known and stream not in await self.all():
             if stream in self._leaderless:
                 raise BrokerError("has no leader at the moment", where=stream)
-            raise TopicError("no such stream", where=stream, hint=_DELETED)
+            raise TopicError("no such stream", where=stream, hint=DELETED_HINT)
         return self._known[stream]
 
     async def require(self, stream: str, partition: int) -> None:
@@ -134,7 +134,7 @@ class Topics:
                 await asyncio.sleep(_CONFIRM_PAUSE_S)
             if stream in await self.all() or stream in self._leaderless:
                 return
-        raise TopicError("the stream was deleted", where=stream, hint=_DELETED)
+        raise TopicError("the stream was deleted", where=stream, hint=DELETED_HINT)
 
     async def _until(self, settled: Callable[[dict[str, int]], bool]) -> dict[str, int]:
         """Streams, once the broker shows what it was told to do."""

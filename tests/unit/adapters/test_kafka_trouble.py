@@ -83,10 +83,18 @@ def test_what_a_client_leaves_behind_is_counted_and_other_things_are_not(caplog)
     silence()
     before = noise_counts()["abandoned"]
     logger = logging.getLogger("asyncio")
-    for failure in (kafka.KafkaError("x"), ValueError("a bug of ours")):
+    try:
+        kafka.for_code([])
+    except TypeError as raised:
+        theirs = raised
+    for said, failure in (
+        ("Future exception was never retrieved", kafka.KafkaError("x")),
+        ("Exception in callback Sender._fail_all()", theirs),
+        ("Exception in callback ours()", ValueError("a bug of ours")),
+    ):
         info = (type(failure), failure, failure.__traceback__)
-        logger.error("Future exception was never retrieved", exc_info=info)
-    assert noise_counts()["abandoned"] == before + 1
+        logger.error(said, exc_info=info)
+    assert noise_counts()["abandoned"] == before + 2
     assert [record.exc_info[1].args for record in caplog.records] == [("a bug of ours",)]
 
 
