@@ -33,7 +33,7 @@ def kill_replay(kafka, market, processes, rng, run: str, kills: int, **how) -> t
         until(lambda: going.ended() or time.monotonic_ns() > over_ns, "the end of a life")  # noqa: B023
         if kill % 2:  # some hit an open transaction for certain
             until(lambda: going.ended() or writing(going), "an open transaction")  # noqa: B023
-            time.sleep(float(rng.uniform(0, 0.01)))
+            time.sleep(float(rng.uniform(0, 0.03)))
         if going.ended():
             return working, said(going)
         going.kill()
