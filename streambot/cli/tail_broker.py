@@ -98,7 +98,9 @@ def _end_of(seen: SeenRun, stream: str) -> End:
     if stream == "ticks":
         return Going(lambda: seen.living) if seen.is_here else Ended(topics["ticks"], has_end)
     if "state" not in topics:
-        warn("the broker has no transactions, so nothing says when the run has ended: Ctrl-C ends this")
+        warn(
+            "the broker has no transactions, so nothing says when the run has ended: Ctrl-C ends this"
+        )
         return Unknown()
     # The roll-up follows the tasks, and ends a moment behind them.
     quiet_s = _ROLLUP_S if stream in {"portfolio", "alerts"} else 0.0

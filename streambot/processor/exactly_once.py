@@ -43,7 +43,7 @@ from streambot.processor.task_opening import (
     TaskOpening,
     TaskPlan,
 )
-from streambot.streams.finishing import unfinished
+from streambot.streams.finishing import ensure_visible, unfinished
 from streambot.streams.ports import TopicPartition, event_time_ms
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ class ExactlyOnceRunner(TaskOpening):
                 opened = await self._reopen()
                 try:
                     ended = await self._work(opened)
+                    await ensure_visible(opened.transactions, self._places())
                 finally:
                     self._status = opened.worker.status
                     await opened.close()

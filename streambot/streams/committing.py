@@ -13,10 +13,13 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from streambot.domain.errors import BrokerError, StreambotError
+from streambot.streams.finishing import ensure_visible
 from streambot.streams.ports import Headers
 
 if TYPE_CHECKING:
-    from streambot.streams.ports import Transactions
+    from collections.abc import Collection
+
+    from streambot.streams.ports import TopicPartition, Transactions
 
 COMMIT_EVERY_S = 0.1
 COMMIT_BYTES = 8 << 20
@@ -75,6 +78,11 @@ class CommittingSink:
         self._check()
         await self._drained.wait()
         self._check()
+
+    async def settle(self, places: Collection[TopicPartition]) -> None:
+        """Wait until all that was handed over can be read, see `finishing.ensure_visible`."""
+        await self.flush()
+        await ensure_visible(self._transactions, places)
 
     async def close(self) -> None:
         """See `Sink.close`."""

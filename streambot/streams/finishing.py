@@ -9,6 +9,7 @@ written twice. So whoever opens the name of a writer first ends what was left in
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from streambot.domain.errors import BrokerError
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from streambot.streams.ports import Log, TopicPartition, Transactions
 
 _TRIES = 4
+SETTLE_S = 5.0
+"""A broker says that a transaction is committed a moment before every partition knows of it."""
+_LOOK_S = 0.02
 
 
 @runtime_checkable
@@ -64,3 +68,18 @@ async def open_finished(log: Log, name: str, places: Collection[TopicPartition])
             raise
         await transactions.close()  # which makes it void
     raise BrokerError("records of somebody else are under way in its places", where=name)
+
+
+async def ensure_visible(transactions: Transactions, places: Collection[TopicPartition]) -> None:
+    """Return once all that was committed in the places can be read.
+
+    Raises:
+        BrokerError: some of it has no end after `SETTLE_S`: open the name again, which ends it.
+    """
+    loop = asyncio.get_running_loop()
+    limit = loop.time() + SETTLE_S
+    while left := await unfinished(transactions, places):
+        if loop.time() > limit:
+            names = ", ".join(sorted(f"{place.stream}/{place.partition}" for place in left))
+            raise BrokerError(f"what was committed in {names} cannot be read")
+        await asyncio.sleep(_LOOK_S)

@@ -27,6 +27,7 @@ from streambot.replay.service import Outcome, Published, ReplayService
 from streambot.report.piece import ReplaySummary
 from streambot.report.progress import Observer, Progress
 from streambot.report.quantiles import WallTimes
+from streambot.streams.committing import CommittingSink
 from streambot.streams.patience import Patience
 from streambot.streams.reading import read_last
 from streambot.wiring.controlling import (
@@ -43,7 +44,7 @@ from streambot.wiring.places import Place, create_streams, open_lasting, topics_
 from streambot.wiring.replaying import replay_service
 from streambot.wiring.scenario import with_origins
 from streambot.wiring.simulation import finish_failed, now_text
-from streambot.wiring.tasks import replay_sink
+from streambot.wiring.tasks import replay_sink, ticks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,6 +200,8 @@ class _Publishing:
             self._began = time.monotonic()
             async with controlled(run, place, service, self._controls):
                 outcome = await self._supervise(service)
+            if isinstance(sink, CommittingSink):
+                await sink.settle(ticks_of(manifest, topics["ticks"]))
             self._wall += time.monotonic() - self._began
             self._began = None
             return _Ended(outcome, service.speed, place)

@@ -38,9 +38,13 @@ async def replay_sink(
     log: Log, namespace: str, manifest: RunManifest, ticks: str
 ) -> CommittingSink:
     """The one writer of a run's ticks; fences its predecessor."""
-    places = [TopicPartition(ticks, partition) for partition in range(manifest.partitions)]
     owner = f"{namespace}.replay.{manifest.run}"
-    return CommittingSink(await open_finished(log, owner, places))
+    return CommittingSink(await open_finished(log, owner, ticks_of(manifest, ticks)))
+
+
+def ticks_of(manifest: RunManifest, ticks: str) -> list[TopicPartition]:
+    """Where the replay of a run writes, and nobody else."""
+    return [TopicPartition(ticks, partition) for partition in range(manifest.partitions)]
 
 
 def identity(manifest: RunManifest, partition: int) -> TaskIdentity:

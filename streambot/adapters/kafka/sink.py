@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,6 @@ class KafkaSink:
         await self._topics.require(stream, partition)
         client = self._producer.client
         if client.cluster.partitions_for_topic(stream) is None:
-            await self._topics.confirm(stream)
             await self._connection.learn(client, stream)
         try:
             # `fail` ends this wait too, so that a record costs no task of its own.
@@ -124,11 +124,15 @@ class KafkaSink:
                 )
             done, _ = await asyncio.wait(self._pending, timeout=min(left, CONFIRM_S))
             if not done and self._failure is None:
-                # A record for a stream that was deleted waits for ever.
-                for stream in {where.rpartition("/")[0] for where in self._pending.values()}:
-                    await self._topics.confirm(stream)
+                await self._confirm()
         if self._failure is not None:
             raise self._failure
+
+    async def _confirm(self) -> None:
+        """Raise `TopicError` where a stream was deleted: its records would wait for ever."""
+        with contextlib.suppress(BrokerError):  # a broker that is away says nothing of its streams
+            for stream in {where.rpartition("/")[0] for where in self._pending.values()}:
+                await self._topics.confirm(stream)
 
     async def _stop(self) -> None:
         """End the producer; where it waits for a broker that is gone, end its connections."""
