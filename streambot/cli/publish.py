@@ -9,6 +9,30 @@ import typer
 
 from streambot.cli.console import say, show, terminal_width, write_line
 from streambot.cli.groups import AsJson
+from streambot.cli.run_flags import (
+    WHERE,
+    Agents,
+    AnswerTimeout,
+    BarPath,
+    Capital,
+    Data,
+    FreeRun,
+    From,
+    Gaps,
+    InferInstruments,
+    Instruments,
+    Lots,
+    Partitions,
+    PnlEvery,
+    Policy,
+    Registry,
+    RunName,
+    Seed,
+    Speed,
+    Text,
+    Timeframe,
+    To,
+)
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.stopping import EXIT_CODES, telling_stop
 from streambot.domain.errors import UsageError
@@ -16,9 +40,6 @@ from streambot.domain.errors import UsageError
 if TYPE_CHECKING:
     from streambot.domain.config import Resolved
     from streambot.report.piece import ReplaySummary
-
-_WHAT, _PACE, _WHO, _WHERE = "What is replayed", "How fast", "Who will trade", "Where it goes"
-Text = str | None
 
 
 def publish(
@@ -28,143 +49,38 @@ def publish(
             metavar="SCENARIO", help="Bundled scenario or scenario file, where no --data is given."
         ),
     ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data", "-d", metavar="FILE", rich_help_panel=_WHAT,
-            help="Bars, Parquet or CSV, file or folder. Repeatable.",
-        ),
-    ] = None,
-    instruments: Annotated[
-        Text,
-        typer.Option(
-            "--instruments", "-i", metavar="A,B", rich_help_panel=_WHAT,
-            help="Which symbols, globs allowed. Default: all in the data.",
-        ),
-    ] = None,
-    registry: Annotated[
-        Text,
-        typer.Option(
-            "--registry", metavar="FILE", rich_help_panel=_WHAT,
-            help="Default: ./instruments.yaml, else the bundled one.",
-        ),
-    ] = None,
-    infer_instruments: Annotated[
-        bool | None,
-        typer.Option(
-            "--infer-instruments", rich_help_panel=_WHAT,
-            help="Go on with a declaration made from the data for symbols that no registry knows.",
-        ),
-    ] = None,
-    start: Annotated[
-        Text,
-        typer.Option(
-            "--from", metavar="TIME", rich_help_panel=_WHAT,
-            help="First market time: 2020-12-15 or 2020-12-15T10:30 (zone of the exchange).",
-        ),
-    ] = None,
-    end: Annotated[
-        Text,
-        typer.Option("--to", metavar="TIME", rich_help_panel=_WHAT, help="Last; of a date its end."),
-    ] = None,
-    timeframe: Annotated[
-        Text,
-        typer.Option(
-            "--timeframe", metavar="5m", rich_help_panel=_WHAT,
-            help="Bars on which agents decide. Default: the coarsest of the data.",
-        ),
-    ] = None,
-    bar_path: Annotated[
-        Text,
-        typer.Option(
-            "--bar-path", metavar="ohlc|bridge:N", rich_help_panel=_WHAT,
-            help="How a bar becomes ticks: four, or a seeded path of N. Default: ohlc",
-        ),
-    ] = None,
-    speed: Annotated[
-        Text,
-        typer.Option(
-            "--speed", "-s", metavar="100x|max", rich_help_panel=_PACE,
-            help="Market seconds per second: 1x, 0.5x, 100x, max. Default: 100x",
-        ),
-    ] = None,
-    gaps: Annotated[
-        Text,
-        typer.Option(
-            "--gaps", metavar="skip|keep|max:30s", rich_help_panel=_PACE,
-            help="Closed hours: skip, keep, or wait that long at most. Default: skip",
-        ),
-    ] = None,
-    policy: Annotated[
-        Text,
-        typer.Option(
-            "--policy", "-p", metavar="POLICY", rich_help_panel=_WHO,
-            help="Agent inside the workers, as in `streambot simulate`. Default: sma-cross",
-        ),
-    ] = None,
-    agent: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--agent", metavar="NAME", rich_help_panel=_WHO,
-            help="An agent in a process of its own instead (`streambot actor`). Repeatable.",
-        ),
-    ] = None,
-    free_run: Annotated[
-        bool | None,
-        typer.Option(
-            "--free-run", rich_help_panel=_WHO,
-            help="Its orders take effect when they arrive; else the workers wait for its answers.",
-        ),
-    ] = None,
-    answer_timeout: Annotated[
-        Text,
-        typer.Option(
-            "--answer-timeout", metavar="30s", rich_help_panel=_WHO,
-            help="How long workers wait for an answer. Default: 30s",
-        ),
-    ] = None,
-    capital: Annotated[
-        Text,
-        typer.Option(
-            "--capital", metavar="AMOUNT", rich_help_panel=_WHO,
-            help="Cash of each slot: 100000, or 100000,SPY=50000. Default: 1000000",
-        ),
-    ] = None,
-    lots: Annotated[
-        Text,
-        typer.Option(
-            "--lots", metavar="N", rich_help_panel=_WHO, help="Lots of one scripted order. Default: 1"
-        ),
-    ] = None,
-    seed: Annotated[
-        Text, typer.Option("--seed", metavar="N", rich_help_panel=_WHO, help="Default: 0")
-    ] = None,
-    pnl_every: Annotated[
-        Text,
-        typer.Option(
-            "--pnl-every", metavar="15m|bar", rich_help_panel=_WHERE,
-            help="Market time between two marks of the pnl stream. Default: 15m",
-        ),
-    ] = None,
+    data: Data = None,
+    instruments: Instruments = None,
+    registry: Registry = None,
+    infer_instruments: InferInstruments = None,
+    start: From = None,
+    end: To = None,
+    timeframe: Timeframe = None,
+    bar_path: BarPath = None,
+    speed: Speed = None,
+    gaps: Gaps = None,
+    policy: Policy = None,
+    agent: Agents = None,
+    free_run: FreeRun = None,
+    answer_timeout: AnswerTimeout = None,
+    capital: Capital = None,
+    lots: Lots = None,
+    seed: Seed = None,
+    pnl_every: PnlEvery = None,
     bootstrap_servers: Annotated[
         Text,
         typer.Option(
-            "--bootstrap-servers", metavar="HOST:PORT", rich_help_panel=_WHERE,
+            "--bootstrap-servers", metavar="HOST:PORT", rich_help_panel=WHERE,
             help="Apache Kafka. Default: the broker that `streambot broker start` started here.",
         ),
     ] = None,
-    partitions: Annotated[
-        Text, typer.Option("--partitions", metavar="N", rich_help_panel=_WHERE, help="Default: 4")
-    ] = None,
-    run: Annotated[
-        Text,
-        typer.Option("--run", metavar="NAME", rich_help_panel=_WHERE, help="Default: one is made up."),
-    ] = None,
+    partitions: Partitions = None,
+    run: RunName = None,
     runs_dir: RunsDir = None,
     resume: Annotated[
         Text,
         typer.Option(
-            "--resume", metavar="RUN", rich_help_panel=_WHERE,
+            "--resume", metavar="RUN", rich_help_panel=WHERE,
             help="Go on with an interrupted or killed replay, behind its last frame.",
         ),
     ] = None,

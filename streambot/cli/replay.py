@@ -166,7 +166,7 @@ class ReplayGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The control words; publishing is the group's own action."""
-        return [*super().list_commands(ctx), *([PUBLISH] if _can_publish() else [])]
+        return [*([PUBLISH] if _can_publish() else []), *super().list_commands(ctx)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """A control word's command, or the one that publishes."""
@@ -174,7 +174,6 @@ class ReplayGroup(TyperGroup):
             return super().get_command(ctx, cmd_name)
         command = get_command(single(importlib.import_module(_PUBLISH_MODULE).publish))
         command.name = PUBLISH
-        command.hidden = True
         return command
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -202,7 +201,8 @@ app = typer.Typer(
     cls=ReplayGroup,
     add_completion=False,
     rich_markup_mode=None,
-    help="Publish a data set, or control the replay of a run that is going.",
+    help="Publish a data set, or control the replay of a run that is going.\n\n"
+    "`streambot replay [SCENARIO] [OPTIONS]` publishes: the word may be left out.",
     context_settings=CONTEXT_SETTINGS,
 )
 

@@ -13,6 +13,24 @@ import typer
 from streambot.cli.console import say, show, write_line
 from streambot.cli.groups import AsJson, single
 from streambot.cli.replayed import check_scenario
+from streambot.cli.run_flags import (
+    WHAT,
+    WHERE,
+    WHO,
+    BarPath,
+    Capital,
+    Data,
+    From,
+    InferInstruments,
+    Instruments,
+    Lots,
+    PnlEvery,
+    Registry,
+    Seed,
+    Text,
+    Timeframe,
+    To,
+)
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.whole_lines import WholeLines
 from streambot.domain.errors import UsageError, VerificationError
@@ -22,8 +40,7 @@ if TYPE_CHECKING:
     from streambot.domain.config import Resolved
     from streambot.report.verification import Difference, RunVerification, WaysVerification
 
-_RUN, _WHAT, _WHO, _WHERE = "A run", "Several ways: what is replayed", "Who trades", "Where"
-Text = str | None
+_RUN = "A run"
 _OF_WAYS = (
     "scenario", "data", "instruments", "registry", "infer_instruments", "from", "to", "timeframe",
     "bar_path", "capital", "lots", "seed", "pnl_every",
@@ -51,99 +68,43 @@ def verify(
             "--files", rich_help_panel=_RUN, help="Compare the run's files, not its topics."
         ),
     ] = False,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data", "-d", metavar="FILE", rich_help_panel=_WHAT,
-            help="Bars, Parquet or CSV, file or folder. Repeatable.",
-        ),
-    ] = None,
-    instruments: Annotated[
-        Text,
-        typer.Option(
-            "--instruments", "-i", metavar="A,B", rich_help_panel=_WHAT,
-            help="Which symbols, globs allowed. Default: all in the data.",
-        ),
-    ] = None,
-    registry: Annotated[
-        Text,
-        typer.Option(
-            "--registry", metavar="FILE", rich_help_panel=_WHAT,
-            help="Default: ./instruments.yaml, else the bundled one.",
-        ),
-    ] = None,
-    infer_instruments: Annotated[
-        bool | None,
-        typer.Option(
-            "--infer-instruments", rich_help_panel=_WHAT,
-            help="Go on with a declaration made from the data for symbols that no registry knows.",
-        ),
-    ] = None,
-    start: Annotated[
-        Text,
-        typer.Option("--from", metavar="TIME", rich_help_panel=_WHAT, help="First market time."),
-    ] = None,
-    end: Annotated[
-        Text, typer.Option("--to", metavar="TIME", rich_help_panel=_WHAT, help="Last market time.")
-    ] = None,
-    timeframe: Annotated[
-        Text,
-        typer.Option(
-            "--timeframe", metavar="5m", rich_help_panel=_WHAT, help="Bars on which agents decide."
-        ),
-    ] = None,
-    bar_path: Annotated[
-        Text,
-        typer.Option(
-            "--bar-path", metavar="ohlc|bridge:N", rich_help_panel=_WHAT,
-            help="How a bar becomes ticks.",
-        ),
-    ] = None,
+    data: Data = None,
+    instruments: Instruments = None,
+    registry: Registry = None,
+    infer_instruments: InferInstruments = None,
+    start: From = None,
+    end: To = None,
+    timeframe: Timeframe = None,
+    bar_path: BarPath = None,
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", rich_help_panel=_WHAT,
+            "--quick", rich_help_panel=WHAT,
             help="Leave out what takes longer: pace, workers, Apache Kafka.",
         ),
     ] = False,
     policy: Annotated[
         Text,
         typer.Option(
-            "--policy", "-p", metavar="POLICY", rich_help_panel=_WHO,
+            "--policy", "-p", metavar="POLICY", rich_help_panel=WHO,
             help="As in `streambot simulate`; with --run: where the run's own is found here.",
         ),
     ] = None,
-    capital: Annotated[
-        Text,
-        typer.Option("--capital", metavar="AMOUNT", rich_help_panel=_WHO, help="Cash of each slot."),
-    ] = None,
-    lots: Annotated[
-        Text,
-        typer.Option(
-            "--lots", metavar="N", rich_help_panel=_WHO, help="Lots of one scripted order."
-        ),
-    ] = None,
-    seed: Annotated[
-        Text, typer.Option("--seed", metavar="N", rich_help_panel=_WHO, help="Default: 0")
-    ] = None,
-    pnl_every: Annotated[
-        Text,
-        typer.Option(
-            "--pnl-every", metavar="15m|bar", rich_help_panel=_WHO,
-            help="Market time between two marks.",
-        ),
-    ] = None,
+    capital: Capital = None,
+    lots: Lots = None,
+    seed: Seed = None,
+    pnl_every: PnlEvery = None,
     bootstrap_servers: Annotated[
         Text,
         typer.Option(
-            "--bootstrap-servers", metavar="HOST:PORT", rich_help_panel=_WHERE,
+            "--bootstrap-servers", metavar="HOST:PORT", rich_help_panel=WHERE,
             help="The broker. Default: the run's own, else the one `streambot broker start` started.",
         ),
     ] = None,
     namespace: Annotated[
         Text,
         typer.Option(
-            "--namespace", metavar="NAME", rich_help_panel=_WHERE,
+            "--namespace", metavar="NAME", rich_help_panel=WHERE,
             help="First part of the topics' names.",
         ),
     ] = None,
