@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from streambot.cli.human import plain
+
 if TYPE_CHECKING:
     from streambot.cli.tail_files import Row
     from streambot.domain.instruments import Instrument
@@ -84,8 +86,9 @@ class View:
         return self._line([column.heading for column in self._columns])
 
     def human(self, row: Row) -> str:
-        """A record for people."""
-        return self._line(self._cells(row))
+        """A record for people: nothing in it that a terminal would obey."""
+        line = self._line(self._cells(row))
+        return line if line.isprintable() else plain(line)
 
     def machine(self, row: Row) -> bytes:
         """A record as one JSON object."""

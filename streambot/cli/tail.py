@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 
 EXIT_INTERRUPTED = 130
 LAST_LINES = 10
-STREAMS = ("ticks", "orders", "fills", "pnl", "late", "dead-letter", "portfolio", "alerts")
+STREAMS = (
+    "ticks", "orders", "fills", "pnl", "late", "dead-letter", "portfolio", "alerts", "status",
+)  # fmt: skip
 _ROLLED_UP = frozenset({"portfolio", "alerts"})
 _NO_ROLLUP = "; `simulate --alerts` or `faust -A streambot.adapters.faust_app worker` writes it"
-_NO_TIMES = frozenset({"orders", "late", "dead-letter"})
+_NO_TIMES = frozenset({"orders", "late", "dead-letter", "status"})
 
 
 def tail(

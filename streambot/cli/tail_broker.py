@@ -154,6 +154,7 @@ class _New:
             "ticks": (("partition",), "frame_seq"),
             "portfolio": (("currency",), "seq"),
             "alerts": (("series",), "seq"),
+            "status": (("partition",), "offset"),
         }.get(stream, (("instrument",), "seq"))
         self._last: dict[tuple[Any, ...], int] = {}
 
@@ -222,6 +223,8 @@ def _lines(stream: str, topic: str, new: _New) -> Callable[[Record], list[Row]]:
             rows = [_dead_letter(record)]
         else:
             rows = [decode_row(line, where=where) for line in record.value.splitlines() if line]
+        if stream == "status":  # it has no number of its own
+            rows = [row | {"partition": record.partition, "offset": record.offset} for row in rows]
         return [row for row in rows if new(row)]
 
     return decode

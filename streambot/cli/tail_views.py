@@ -15,6 +15,7 @@ import msgspec
 from streambot.cli.human import amount, moment, utc_text
 from streambot.cli.lines import Column, Traded, View
 from streambot.cli.rollup_views import alert_view, portfolio_view
+from streambot.cli.status_view import status_view
 from streambot.domain.events import (
     Mark,
     OrderExpired,
@@ -289,6 +290,7 @@ _VIEWS: Mapping[str, Callable[[Traded, int | None], View]] = {
     "dead-letter": _dead,
     "portfolio": portfolio_view,
     "alerts": alert_view,
+    "status": status_view,
 }
 STREAMS = tuple(_VIEWS)
 """What can be tailed."""

@@ -205,3 +205,17 @@ def test_an_alert_says_since_when_and_that_it_is_over() -> None:
     assert line("alerts", over) == (
         "2020-12-15 09:31:00 EST over drawdown 2020-12-15 09:30:00 EST it is back"
     )
+
+
+def test_what_became_of_commands_and_nothing_that_a_terminal_obeys():
+    """Whoever can write to the broker can write a status: its words are shown, and not obeyed."""
+    view = make_view("status", Traded({}, {}))
+    row = {
+        "at": 1_700_000_000 * 10**9, "sender": "cli-1", "command": "pause", "applied": False,
+        "reason": "it is \x1b[2Jpaused", "barrier": 1_234, "status": "paused", "speed": "100x",
+    }  # fmt: skip
+    line = view.human(row)
+    assert line.split()[:5] == ["2023-11-14T22:13:20Z", "pause", "refused", "paused", "100x"]
+    assert "1,234" in line
+    assert line.isprintable()
+    assert view.human({"schema": "other"}).split() == ["other"]
