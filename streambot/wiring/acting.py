@@ -28,13 +28,14 @@ from streambot.report.piece import ActorOutline, ActorProgress, ActorSummary
 from streambot.report.summary import sum_slots
 from streambot.streams.patience import Patience
 from streambot.wiring.declaring import wait_for_declaration
-from streambot.wiring.lasting import persist
+from streambot.wiring.lasting import persist, through_seeks
 from streambot.wiring.mirrors import actor_plan, agent_of
 from streambot.wiring.outcome import slot_totals
 from streambot.wiring.places import check_streams, open_lasting, runs_topic
+from streambot.wiring.stopping import listening
 from streambot.wiring.supervision import first_failure
 from streambot.wiring.warmup import warm_up
-from streambot.wiring.working import PROGRESS_S, SUCCESSOR_S
+from streambot.wiring.working import PROGRESS_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,29 +113,17 @@ async def run_actor(
         VerificationError: the policy answers otherwise than before it was started again.
         StreambotError: what failed; an actor started again goes on behind its last answer.
     """
-    main = asyncio.current_task()
 
-    def abort() -> None:
-        if main is not None:
-            main.cancel()
+    async def play(run: str, wait_s: float | None) -> ActorSummary:
+        mine = settings._replace(run=run, wait_s=settings.wait_s if wait_s is None else wait_s)
+        patience = Patience(told=observer.warned)
+        job = _Job(mine, observer, stop, patience, reached)
+        if mine.folder is None:
+            return await persist(job.run, patience)
+        return await job.run_beside(mine.folder)
 
-    stop.listen(abort)
-    try:
-        while True:
-            patience = Patience(told=observer.warned)
-            job = _Job(settings, observer, stop, patience, reached)
-            if settings.folder is None:
-                summary = await persist(job.run, patience)
-            else:
-                summary = await job.run_beside(settings.folder)
-            if summary.successor is None or stop.reason is not None:
-                return summary
-            observer.warned(
-                f"run {summary.run} ended with a seek: going on with {summary.successor}"
-            )
-            settings = settings._replace(run=summary.successor, wait_s=SUCCESSOR_S)
-    finally:
-        stop.ignore()
+    with listening(stop):
+        return await through_seeks(play, settings.run, stop, observer.warned)
 
 
 class _Job:

@@ -44,6 +44,7 @@ from streambot.wiring.places import Place, create_streams, open_lasting, topics_
 from streambot.wiring.replaying import replay_service
 from streambot.wiring.scenario import with_origins
 from streambot.wiring.simulation import finish_failed, now_text
+from streambot.wiring.stopping import listening
 from streambot.wiring.tasks import replay_sink, ticks_of
 
 if TYPE_CHECKING:
@@ -95,14 +96,7 @@ async def run_publishing(
     """
     settings = with_origins(settings)
     held = controls or ReplayControls()
-    main = asyncio.current_task()
-
-    def abort() -> None:
-        if main is not None:
-            main.cancel()
-
-    stop.listen(abort)
-    try:
+    with listening(stop):
         if resume is None:
             _require_broker(settings)
             run = await new_run(settings, observer, stop, cwd)
@@ -120,8 +114,6 @@ async def run_publishing(
                 f"run {run.manifest.run} ended with a seek: {following.config.run} goes on"
             )
             run = await new_run(following, observer, stop, cwd, parent=run.manifest.run)
-    finally:
-        stop.ignore()
 
 
 def _require_broker(settings: Resolved) -> None:

@@ -58,7 +58,7 @@ from streambot.wiring.starts import (
     starts_on_log,
     whole_lines,
 )
-from streambot.wiring.stopping import StopRequest
+from streambot.wiring.stopping import StopRequest, listening
 from streambot.wiring.supervision import supervise
 from streambot.wiring.tasks import replay_sink
 from streambot.wiring.warmup import warm_up
@@ -112,17 +112,7 @@ async def run_simulation(
     asked = stop or StopRequest()
     here = (cwd or Path.cwd()).resolve()
     held = controls or ReplayControls()
-    main = asyncio.current_task()
-    aborted = False
-
-    def abort() -> None:
-        nonlocal aborted
-        aborted = True
-        if main is not None:
-            main.cancel()
-
-    asked.listen(abort)
-    try:
+    with listening(asked):
         if resume is None:
             run = await new_run(resolved, watcher, asked, here)
         else:
@@ -137,12 +127,6 @@ async def run_simulation(
             following = next_run_after_seek(run, *ended.seek)
             held.sought(ended.summary, str(following.config.run))
             run = await new_run(following, watcher, asked, here, parent=run.manifest.run)
-    except asyncio.CancelledError:
-        if aborted:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        asked.ignore()
 
 
 async def _go(run: OpenRun, controls: ReplayControls) -> _Ended:

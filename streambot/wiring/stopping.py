@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -64,3 +64,30 @@ class StopRequest:
             if self.reason is not None:
                 self._asked.set()
         return self._asked
+
+
+@contextmanager
+def listening(stop: StopRequest) -> Iterator[None]:
+    """While this lasts, a signal asks for a stop, and a second one aborts the task that is in here.
+
+    Raises:
+        KeyboardInterrupt: aborted by a second signal.
+    """
+    main = asyncio.current_task()
+    aborted = False
+
+    def abort() -> None:
+        nonlocal aborted
+        aborted = True
+        if main is not None:
+            main.cancel()
+
+    stop.listen(abort)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if aborted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        stop.ignore()

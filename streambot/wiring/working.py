@@ -30,9 +30,10 @@ from streambot.report.rollup import RolledRun
 from streambot.report.summary import sum_slots
 from streambot.streams.patience import Patience
 from streambot.wiring.declaring import wait_for_declaration
-from streambot.wiring.lasting import persist
+from streambot.wiring.lasting import persist, through_seeks
 from streambot.wiring.outcome import decider, slot_totals
 from streambot.wiring.places import check_streams, open_lasting, runs_topic
+from streambot.wiring.stopping import listening
 from streambot.wiring.tasks import task_plan
 from streambot.wiring.warmup import warm_up
 
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
     from streambot.wiring.stopping import StopRequest
 
 PROGRESS_S = 0.25
-SUCCESSOR_S = 60.0
-"""How long the run that follows a seek is waited for."""
 
 
 class Share(NamedTuple):
@@ -129,26 +128,14 @@ async def run_worker(
     Raises:
         StreambotError: what failed; a worker started again goes on from what is committed.
     """
-    main = asyncio.current_task()
 
-    def abort() -> None:
-        if main is not None:
-            main.cancel()
+    async def play(run: str, wait_s: float | None) -> WorkerSummary:
+        mine = settings._replace(run=run, wait_s=settings.wait_s if wait_s is None else wait_s)
+        patience = Patience(told=observer.warned)
+        return await persist(_Job(mine, observer, stop, patience, reached).run, patience)
 
-    stop.listen(abort)
-    try:
-        while True:
-            patience = Patience(told=observer.warned)
-            job = _Job(settings, observer, stop, patience, reached)
-            summary = await persist(job.run, patience)
-            if summary.successor is None or stop.reason is not None:
-                return summary
-            observer.warned(
-                f"run {summary.run} ended with a seek: going on with {summary.successor}"
-            )
-            settings = settings._replace(run=summary.successor, wait_s=SUCCESSOR_S)
-    finally:
-        stop.ignore()
+    with listening(stop):
+        return await through_seeks(play, settings.run, stop, observer.warned)
 
 
 class _Job:
