@@ -1,7 +1,7 @@
 """`streambot`, whose waits are short: what takes a minute for people, a test sees in seconds.
 
-With `IMPATIENT_STOPS_AT` a worker stops itself (SIGSTOP) the second time that it reaches that point: in the
-middle of a transaction, say, where nobody outside could stop it.
+With `IMPATIENT_STOPS` a worker of one partition stops itself (SIGSTOP) in the middle of a transaction whose
+outputs are stored: nobody outside could meet that moment.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ detect.APACHE = profile.APACHE = msgspec.structs.replace(
     unreachable_s=float(os.environ.get("IMPATIENT_UNREACHABLE_S", "3")),
 )
 
-POINT = os.environ.get("IMPATIENT_STOPS_AT")
-if POINT:
+if "IMPATIENT_STOPS" in os.environ:
     from streambot.wiring import working
 
-    reached: list[str] = []
+    points: list[str] = []
+    AT = ["output-sent", "outputs-stored"]
 
     def stop_there(point: str) -> None:
-        if point == POINT:
-            reached.append(point)
-            if len(reached) == 8:
-                os.kill(os.getpid(), signal.SIGSTOP)
+        points.append(point)
+        if points[-2:] == AT and points.count("committed") >= 8 and "stopped" not in points:
+            points.append("stopped")
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     working.run_worker = partial(working.run_worker, reached=stop_there)
 
