@@ -76,7 +76,7 @@ class RunFolder:
                 try:
                     path.mkdir()
                 except FileExistsError:
-                    if name is not None:
+                    if name is not None and not _remove_unborn(path):
                         raise UsageError(
                             f"run {name} exists already",
                             where=str(path),
@@ -149,6 +149,20 @@ class RunFolder:
         data = msgspec.json.format(msgspec.json.encode(record), indent=2)
         write_atomic(self.path / "run.json", data + b"\n")
         self._record = record
+
+
+_UNBORN = frozenset({"config.yaml", "run.lock", "state", ".config.yaml.tmp"})
+"""What a run's folder may hold before the run has started."""
+
+
+def _remove_unborn(path: Path) -> bool:
+    """Remove the folder of a run that was killed before it had started; False: it is something else."""
+    inside = {item.name for item in path.iterdir()} if path.is_dir() else set()
+    # Without a lock file its maker may just be about to lock it.
+    if "run.lock" not in inside or not inside <= _UNBORN or is_held(path):
+        return False
+    shutil.rmtree(path)
+    return True
 
 
 def _lock(path: Path) -> int:

@@ -73,6 +73,24 @@ def test_a_name_cannot_leave_the_folder_or_break_a_topic(tmp_path, name):
         find_run(tmp_path, name)
 
 
+def test_the_name_of_a_run_that_was_killed_before_it_started_is_free_again(tmp_path):
+    born = RunFolder.create(tmp_path, "mine", DAY)
+    (born.path / "config.yaml").write_text("speed: max\n")
+    with pytest.raises(UsageError, match="exists already"):
+        RunFolder.create(tmp_path, "mine", DAY)  # somebody is about to start it
+    born.close()
+    again = RunFolder.create(tmp_path, "mine", DAY)
+    assert not (again.path / "config.yaml").exists()
+    (again.path / "notes.txt").write_text("a person's own")
+    again.close()
+    with pytest.raises(UsageError, match="exists already"):
+        RunFolder.create(tmp_path, "mine", DAY)
+    assert (again.path / "notes.txt").exists()
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(UsageError, match="exists already"):
+        RunFolder.create(tmp_path, "bare", DAY)
+
+
 def test_a_taken_name_is_refused_and_says_how_to_go_on(tmp_path):
     start(tmp_path, "mine").close()
     with pytest.raises(UsageError) as caught:
