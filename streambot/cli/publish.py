@@ -9,6 +9,7 @@ import typer
 
 from streambot.cli.console import say, show, terminal_width, write_line
 from streambot.cli.groups import AsJson
+from streambot.cli.replayed import check_resume
 from streambot.cli.run_flags import (
     WHERE,
     Agents,
@@ -35,7 +36,6 @@ from streambot.cli.run_flags import (
 )
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.stopping import EXIT_CODES, telling_stop
-from streambot.domain.errors import UsageError
 
 if TYPE_CHECKING:
     from streambot.domain.config import Resolved
@@ -105,26 +105,12 @@ def publish(
         "partitions": partitions, "run": run, "runs_dir": runs_dir,
     }  # fmt: skip
     if resume is not None:
-        _check_resume(flags)
+        check_resume(flags, "replay")
     settings = read_settings(flags, config)
     summary = asyncio.run(_publish(settings, resume, quiet=quiet))
     _tell(summary, as_json=as_json)
     if summary.stopped_by in EXIT_CODES:
         raise typer.Exit(EXIT_CODES[summary.stopped_by])
-
-
-def _check_resume(flags: dict[str, Any]) -> None:
-    given = [
-        n for n, v in flags.items() if v is not None and n not in {"speed", "gaps", "runs_dir"}
-    ]
-    if given:
-        from streambot.domain.config import SETTINGS
-
-        names = ", ".join(SETTINGS[name].flag for name in given)
-        raise UsageError(
-            f"a resumed replay keeps its settings: {names} cannot be given with --resume",
-            hint="--speed and --gaps may be changed; for all else start a new run",
-        )
 
 
 async def _publish(settings: Resolved, resume: str | None, *, quiet: bool) -> ReplaySummary:

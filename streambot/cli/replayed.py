@@ -1,4 +1,4 @@
-"""What `simulate` is asked to replay makes sense: bars, a recording, or a run to go on with."""
+"""What `simulate` or `replay` is asked to replay makes sense: bars, a recording, or a run to go on with."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ _OF_BARS = (
 )  # fmt: skip
 
 
-def check_resume(flags: dict[str, Any]) -> None:
-    """A resumed run keeps its settings; only how fast it goes on may be said anew."""
+def check_resume(flags: dict[str, Any], what: str = "run") -> None:
+    """What is resumed keeps its settings; only how fast it goes on may be said anew."""
     given = [name for name, value in flags.items() if value is not None and name not in _RESUMABLE]
     if given:
         from streambot.domain.config import SETTINGS
 
         names = ", ".join(SETTINGS[name].flag for name in given)
         raise UsageError(
-            f"a resumed run keeps its settings: {names} cannot be given with --resume",
+            f"a resumed {what} keeps its settings: {names} cannot be given with --resume",
             hint="--speed and --gaps may be changed; for all else start a new run",
         )
 

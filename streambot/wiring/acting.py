@@ -33,9 +33,8 @@ from streambot.wiring.mirrors import actor_plan, agent_of
 from streambot.wiring.outcome import slot_totals
 from streambot.wiring.places import check_streams, open_lasting, runs_topic
 from streambot.wiring.stopping import listening
-from streambot.wiring.supervision import first_failure
+from streambot.wiring.supervision import first_failure, run_together
 from streambot.wiring.warmup import warm_up
-from streambot.wiring.working import PROGRESS_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,7 +208,10 @@ class _Job:
         self._tell_plan(declared, agent)
         self._began = time.monotonic()
         try:
-            ends = await self._supervise()
+            ends = await run_together(
+                self._runners, "mirror", self._stop,
+                lambda: self._observer.progressed(self._progress()),
+            )  # fmt: skip
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
         self._observer.progressed(self._progress())
@@ -217,31 +219,6 @@ class _Job:
 
     def _policy(self, manifest: RunManifest) -> str:
         return self._settings.policy or manifest.policy.spec
-
-    async def _supervise(self) -> list[bool]:
-        async with asyncio.TaskGroup() as group:
-            helpers = [
-                group.create_task(self._stop_when_asked()),
-                group.create_task(self._tell_now_and_then()),
-            ]
-            mirrors = [
-                group.create_task(runner.run(), name=f"mirror {runner.partition}")
-                for runner in self._runners
-            ]
-            ends = await asyncio.gather(*mirrors)
-            for helper in helpers:
-                helper.cancel()
-        return list(ends)
-
-    async def _stop_when_asked(self) -> None:
-        await self._stop.wait()
-        for runner in self._runners:
-            runner.stop()
-
-    async def _tell_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(PROGRESS_S)
-            self._observer.progressed(self._progress())
 
     def _tell_plan(self, declared: Declared, agent: str) -> None:
         if self._planned:

@@ -45,6 +45,7 @@ from streambot.wiring.replaying import replay_service
 from streambot.wiring.scenario import with_origins
 from streambot.wiring.simulation import finish_failed, now_text
 from streambot.wiring.stopping import listening
+from streambot.wiring.supervision import now_and_then, stop_when_asked
 from streambot.wiring.tasks import replay_sink, ticks_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from streambot.streams.ports import Sink
     from streambot.wiring.stopping import StopRequest
 
-PROGRESS_S = 0.25
 _NANOS = 1e9
 _NO_LIMIT = 1 << 62
 
@@ -248,8 +248,10 @@ class _Publishing:
         )
 
     async def _supervise(self, service: ReplayService) -> Outcome:
-        stopping = asyncio.create_task(self._stop_when_asked(service))
-        telling = asyncio.create_task(self._tell_now_and_then(service))
+        stopping = asyncio.create_task(stop_when_asked(self._run.stop, [service]))
+        telling = asyncio.create_task(
+            now_and_then(lambda: self._run.observer.progressed(self._progress(service)))
+        )
         try:
             return await service.run()
         finally:
@@ -257,15 +259,6 @@ class _Publishing:
             for helper in (stopping, telling):
                 helper.cancel()
             await asyncio.gather(stopping, telling, return_exceptions=True)
-
-    async def _stop_when_asked(self, service: ReplayService) -> None:
-        await self._run.stop.wait()
-        service.stop()
-
-    async def _tell_now_and_then(self, service: ReplayService) -> None:
-        while True:
-            await asyncio.sleep(PROGRESS_S)
-            self._run.observer.progressed(self._progress(service))
 
     def _published(self, frame: Published) -> None:
         if self._on_published is not None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from streambot.domain.errors import BrokerError, StreambotError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from streambot.processor.intake import Intake
     from streambot.processor.runner import TaskRunner
     from streambot.processor.stream_files import StreamFiles
     from streambot.replay.backlog import Backlog
     from streambot.replay.service import ReplayService
-    from streambot.report.progress import Observer
     from streambot.wiring.opening import OpenRun
     from streambot.wiring.starts import (
         PartitionStart,
@@ -29,6 +28,17 @@ PROGRESS_S = 0.25
 FLUSH_S = 1.0
 DRAIN_S = 2.0
 """After a stop the engine may still process what was published, for that long."""
+
+
+class _Stoppable(Protocol):
+    def stop(self) -> None: ...
+
+
+class _Runner(_Stoppable, Protocol):
+    @property
+    def partition(self) -> int: ...
+
+    async def run(self) -> bool: ...
 
 
 async def supervise(
@@ -50,8 +60,10 @@ async def supervise(
     try:
         async with asyncio.TaskGroup() as group:
             helpers = [
-                group.create_task(_stop_when_asked(run.stop, service)),
-                group.create_task(_tell_now_and_then(run.observer, watch, runners)),
+                group.create_task(stop_when_asked(run.stop, [service])),
+                group.create_task(
+                    now_and_then(lambda: run.observer.progressed(watch.progress(runners)))
+                ),
                 group.create_task(_flush_now_and_then(files)),
                 group.create_task(_fail_when(lost)),
             ]
@@ -70,7 +82,7 @@ async def supervise(
                     runner.stop()
             if run.manifest.agents:
                 # The engines may wait for agents long after everything was published.
-                helpers.append(group.create_task(_stop_engines_when_asked(run.stop, runners)))
+                helpers.append(group.create_task(stop_when_asked(run.stop, runners)))
             ends = await asyncio.gather(*engines)
             for helper in helpers:
                 helper.cancel()
@@ -81,21 +93,46 @@ async def supervise(
     return outcome.complete and all(ends)
 
 
-async def _stop_when_asked(stop: StopRequest, service: ReplayService) -> None:
+async def run_together(
+    runners: Sequence[_Runner], name: str, stop: StopRequest, told: Callable[[], None]
+) -> list[bool]:
+    """Let runners go until all have ended, or a stop ends them; which of them reached END.
+
+    Args:
+        runners: one a partition.
+        name: of their kind, for who looks at the tasks of the process.
+        stop: ends them behind the frame they are at.
+        told: called now and then.
+
+    Raises:
+        BaseExceptionGroup: what failed; see `first_failure`.
+    """
+    async with asyncio.TaskGroup() as group:
+        helpers = [
+            group.create_task(stop_when_asked(stop, runners)),
+            group.create_task(now_and_then(told)),
+        ]
+        tasks = [
+            group.create_task(runner.run(), name=f"{name} {runner.partition}") for runner in runners
+        ]
+        ends = await asyncio.gather(*tasks)
+        for helper in helpers:
+            helper.cancel()
+    return list(ends)
+
+
+async def stop_when_asked(stop: StopRequest, going: Iterable[_Stoppable]) -> None:
+    """Pass a request to stop on."""
     await stop.wait()
-    service.stop()
+    for one in going:
+        one.stop()
 
 
-async def _stop_engines_when_asked(stop: StopRequest, runners: list[TaskRunner]) -> None:
-    await stop.wait()
-    for runner in runners:
-        runner.stop()
-
-
-async def _tell_now_and_then(observer: Observer, watch: Watch, runners: list[TaskRunner]) -> None:
+async def now_and_then(told: Callable[[], None]) -> None:
+    """Call `told` every `PROGRESS_S`."""
     while True:
         await asyncio.sleep(PROGRESS_S)
-        observer.progressed(watch.progress(runners))
+        told()
 
 
 async def _flush_now_and_then(files: StreamFiles) -> None:

@@ -34,6 +34,7 @@ from streambot.wiring.lasting import persist, through_seeks
 from streambot.wiring.outcome import decider, slot_totals
 from streambot.wiring.places import check_streams, open_lasting, runs_topic
 from streambot.wiring.stopping import listening
+from streambot.wiring.supervision import run_together
 from streambot.wiring.tasks import task_plan
 from streambot.wiring.warmup import warm_up
 
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
     from streambot.processor.task import TaskCore
     from streambot.wiring.places import Place
     from streambot.wiring.stopping import StopRequest
-
-PROGRESS_S = 0.25
 
 
 class Share(NamedTuple):
@@ -203,7 +202,10 @@ class _Job:
         try:
             async with AsyncExitStack() as stack:
                 rollup = await self._rollup(stack, declared) if self._settings.rollup else None
-                ends = await self._supervise(runners)
+                ends = await run_together(
+                    runners, "engine", self._stop,
+                    lambda: self._observer.progressed(self._progress(runners)),
+                )  # fmt: skip
                 if rollup is not None and all(ends) and len(mine) == manifest.partitions:
                     await rollup.finish()
         finally:
@@ -218,21 +220,6 @@ class _Job:
             return None
         return load_agent(self._settings.policy or manifest.policy.spec, folder=self._settings.cwd)
 
-    async def _supervise(self, runners: list[ExactlyOnceRunner]) -> list[bool]:
-        async with asyncio.TaskGroup() as group:
-            helpers = [
-                group.create_task(self._stop_when_asked(runners)),
-                group.create_task(self._tell_now_and_then(runners)),
-            ]
-            engines = [
-                group.create_task(runner.run(), name=f"engine {runner.partition}")
-                for runner in runners
-            ]
-            ends = await asyncio.gather(*engines)
-            for helper in helpers:
-                helper.cancel()
-        return list(ends)
-
     async def _rollup(self, stack: AsyncExitStack, declared: Declared) -> RunningRollup:
         from streambot.adapters.faust_app import RollupSettings, alerts_running
 
@@ -245,16 +232,6 @@ class _Job:
             security=self._settings.security,
         )
         return await stack.enter_async_context(alerts_running(settings))
-
-    async def _stop_when_asked(self, runners: list[ExactlyOnceRunner]) -> None:
-        await self._stop.wait()
-        for runner in runners:
-            runner.stop()
-
-    async def _tell_now_and_then(self, runners: list[ExactlyOnceRunner]) -> None:
-        while True:
-            await asyncio.sleep(PROGRESS_S)
-            self._observer.progressed(self._progress(runners))
 
     async def _opened(self, core: TaskCore, restored: TaskSnapshot | None) -> None:
         """A task starts: what it had done before is not this worker's work."""
