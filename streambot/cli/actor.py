@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streambot.cli.console import say, show, terminal_width, warn, write_line
+from streambot.cli.console import say, show, terminal_width, write_line
 from streambot.cli.groups import AsJson, single
+from streambot.cli.piece import (
+    Namespace,
+    PieceConsole,
+    Quiet,
+    RunToJoin,
+    Servers,
+    Text,
+    Wait,
+    parse_wait,
+)
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.stopping import EXIT_CODES, telling_stop
 from streambot.cli.whole_lines import WholeLines
@@ -22,15 +32,11 @@ if TYPE_CHECKING:
     from streambot.domain.config import Resolved
     from streambot.report.piece import ActorOutline, ActorProgress, ActorSummary
 
-LINE_EVERY_S = 10.0
 _LOOK_S = 0.25
-Text = str | None
 
 
 def actor(
-    run: Annotated[
-        Text, typer.Option("--run", metavar="NAME", help="Which run. Default: the newest here.")
-    ] = None,
+    run: RunToJoin = None,
     agent: Annotated[
         Text,
         typer.Option(
@@ -44,25 +50,12 @@ def actor(
             help="What decides, as in `streambot simulate`. Default: what the run names.",
         ),
     ] = None,
-    wait: Annotated[
-        Text,
-        typer.Option(
-            "--wait", metavar="60s", help="How long to wait for a run that is not there. Default: 0s"
-        ),
-    ] = None,
-    bootstrap_servers: Annotated[
-        Text,
-        typer.Option(
-            "--bootstrap-servers", metavar="HOST:PORT",
-            help="Apache Kafka. Default: the run's own, else the one `streambot broker start` started.",
-        ),
-    ] = None,
-    namespace: Annotated[
-        Text, typer.Option("--namespace", metavar="NAME", help="First part of the topics' names.")
-    ] = None,
+    wait: Wait = None,
+    bootstrap_servers: Servers = None,
+    namespace: Namespace = None,
     runs_dir: RunsDir = None,
     config: ConfigFile = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings only.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Decide for a run that was started with --agent NAME, in a process of its own.
@@ -73,7 +66,7 @@ def actor(
     strategy, 5 broker (or taken over), 6 no such run, 8 engine and mirror disagree, or the policy
     changed its mind, 130 interrupted.
     """
-    wait_s = _parse_wait(wait)
+    wait_s = parse_wait(wait)
     settings = read_settings(
         {
             "run": run, "bootstrap_servers": bootstrap_servers, "namespace": namespace,
@@ -97,29 +90,11 @@ def actor(
         raise typer.Exit(EXIT_CODES[summary.stopped_by])
 
 
-def _parse_wait(text: str | None) -> float:
-    if text is None:
-        return 0.0
-    from streambot.domain.config import parse_duration
+class _Console(PieceConsole["ActorOutline", "ActorProgress"]):
+    def banner(self, plan: ActorOutline) -> list[list[str]]:
+        from streambot.cli.human import count, few
 
-    return parse_duration(text) / 1e9
-
-
-class _Console:
-    """Tells an actor to the person at the terminal: a banner, then a line every ten seconds."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._said_at = time.monotonic()
-        self._plan: ActorOutline | None = None
-
-    def planned(self, plan: ActorOutline) -> None:
-        from streambot.cli.human import count, few, flow
-
-        self._plan = plan
-        if self._quiet:
-            return
-        blocks = [
+        return [
             [f"run {plan.run}", count(plan.partitions, "partition"), few(plan.instruments)],
             [
                 f"agent {plan.agent}, {plan.merge}",
@@ -129,30 +104,14 @@ class _Console:
             ],
             [plan.broker],
         ]
-        for block in blocks:
-            for line in flow(block, terminal_width(stderr=True)):
-                say(line)
 
-    def progressed(self, progress: ActorProgress) -> None:
-        now = time.monotonic()
-        if self._quiet or self._plan is None or now - self._said_at < LINE_EVERY_S:
-            return
-        from streambot.cli.human import count, moment
-
-        self._said_at = now
-        at = progress.event_time
-        parts = [
-            moment(at, self._plan.timezone) if at is not None else "nothing yet",
-            f"{count(progress.ticks, 'tick')}, {progress.ticks_per_s:,.0f}/s",
+    def details(self, progress: ActorProgress) -> list[str]:
+        return [
             f"orders {progress.orders:,}",
             f"fills agree {progress.compared:,}",
             *(["waits for the others"] if progress.waits else []),
             *([f"waits for the engine: {progress.unconfirmed:,}"] if progress.mirrored else []),
         ]
-        say("  ".join(parts))
-
-    def warned(self, message: str) -> None:
-        warn(message)
 
 
 async def _act(

@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streambot.cli.console import say, show, terminal_width, warn, write_line
+from streambot.cli.console import say, show, terminal_width, write_line
 from streambot.cli.groups import AsJson, single
+from streambot.cli.piece import (
+    Namespace,
+    PieceConsole,
+    Quiet,
+    RunToJoin,
+    Servers,
+    Text,
+    Wait,
+    parse_wait,
+)
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.stopping import EXIT_CODES, telling_stop
 from streambot.cli.whole_lines import WholeLines
@@ -22,15 +31,11 @@ if TYPE_CHECKING:
     from streambot.report.piece import WorkerPlan, WorkerProgress, WorkerSummary
     from streambot.wiring.working import Share
 
-LINE_EVERY_S = 10.0
 MOST_WORKERS = 1_024
-Text = str | None
 
 
 def worker(
-    run: Annotated[
-        Text, typer.Option("--run", metavar="NAME", help="Which run. Default: the newest here.")
-    ] = None,
+    run: RunToJoin = None,
     share: Annotated[
         Text,
         typer.Option(
@@ -51,25 +56,12 @@ def worker(
             "--rollup/--no-rollup", help="Keep the portfolio roll-up and the alerts beside the tasks."
         ),
     ] = True,
-    wait: Annotated[
-        Text,
-        typer.Option(
-            "--wait", metavar="60s", help="How long to wait for a run that is not there. Default: 0s"
-        ),
-    ] = None,
-    bootstrap_servers: Annotated[
-        Text,
-        typer.Option(
-            "--bootstrap-servers", metavar="HOST:PORT",
-            help="Apache Kafka. Default: the run's own, else the one `streambot broker start` started.",
-        ),
-    ] = None,
-    namespace: Annotated[
-        Text, typer.Option("--namespace", metavar="NAME", help="First part of the topics' names.")
-    ] = None,
+    wait: Wait = None,
+    bootstrap_servers: Servers = None,
+    namespace: Namespace = None,
     runs_dir: RunsDir = None,
     config: ConfigFile = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings only.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Execute a run: fills and P&L of its partitions, exactly once.
@@ -80,7 +72,7 @@ def worker(
     over), 6 no such run, 9 an agent did not answer, 130 interrupted.
     """
     parsed = _parse_share(share)
-    wait_s = _parse_wait(wait)
+    wait_s = parse_wait(wait)
     settings = read_settings(
         {
             "run": run, "bootstrap_servers": bootstrap_servers, "namespace": namespace,
@@ -120,57 +112,23 @@ def _parse_share(text: str | None) -> Share:
     )  # fmt: skip
 
 
-def _parse_wait(text: str | None) -> float:
-    if text is None:
-        return 0.0
-    from streambot.domain.config import parse_duration
+class _Console(PieceConsole["WorkerPlan", "WorkerProgress"]):
+    def banner(self, plan: WorkerPlan) -> list[list[str]]:
+        from streambot.cli.human import count, few
 
-    return parse_duration(text) / 1e9
-
-
-class _Console:
-    """Tells a worker to the person at the terminal: a banner, then a line every ten seconds."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._said_at = time.monotonic()
-        self._plan: WorkerPlan | None = None
-
-    def planned(self, plan: WorkerPlan) -> None:
-        from streambot.cli.human import count, few, flow
-
-        self._plan = plan
-        if self._quiet:
-            return
         partitions = ", ".join(map(str, plan.partitions))
-        blocks = [
+        return [
             [f"run {plan.run}", f"partitions {partitions} (of {plan.of})", few(plan.instruments)],
             [f"policy {plan.policy}", f"{count(plan.ticks, 'tick')} in the whole run"],
             [plan.broker, plan.delivery],
         ]
-        for block in blocks:
-            for line in flow(block, terminal_width(stderr=True)):
-                say(line)
 
-    def progressed(self, progress: WorkerProgress) -> None:
-        now = time.monotonic()
-        if self._quiet or self._plan is None or now - self._said_at < LINE_EVERY_S:
-            return
-        from streambot.cli.human import count, moment
-
-        self._said_at = now
-        at = progress.event_time
-        parts = [
-            moment(at, self._plan.timezone) if at is not None else "nothing yet",
-            f"{count(progress.ticks, 'tick')}, {progress.ticks_per_s:,.0f}/s",
+    def details(self, progress: WorkerProgress) -> list[str]:
+        return [
             f"fills {progress.fills:,}",
             f"rejected {progress.rejected:,}",
             *([f"waits for {', '.join(progress.waits_for)}"] if progress.waits_for else []),
         ]
-        say("  ".join(parts))
-
-    def warned(self, message: str) -> None:
-        warn(message)
 
 
 async def _work(
