@@ -93,12 +93,32 @@ class Forgetting:
 
     So their partitions are not told how it ends: as by a broker that forgets to tell them. The
     broker must not verify what is part of what.
+
+    To make a partition part of a transaction is also what waits until the transaction before has ended
+    there: its mark, come late, would end the records of this one too. So that is waited for here.
     """
 
     def __init__(self, streams: list[str], nth: int) -> None:
         from aiokafka.producer.transaction_manager import TransactionManager
 
+        from streambot.adapters.kafka.transactions import KafkaTransactions
+        from streambot.streams.finishing import ensure_visible
+        from streambot.streams.ports import TopicPartition
+
         self._left = nth
+        written: set[TopicPartition] = set()
+        append, begin = KafkaTransactions.append, KafkaTransactions.begin
+
+        async def noted(of: Any, stream: str, partition: int, *arguments: Any, **more: Any) -> Any:
+            written.add(TopicPartition(stream, partition))
+            return await append(of, stream, partition, *arguments, **more)
+
+        async def begun(of: Any) -> None:
+            if self._left in {0, 1}:  # a task counts behind this, a replay before
+                await ensure_visible(of, written)
+            await begin(of)
+
+        KafkaTransactions.append, KafkaTransactions.begin = noted, begun
         add = TransactionManager.maybe_add_partition_to_txn
 
         def forgotten(manager: Any, place: Any) -> None:
