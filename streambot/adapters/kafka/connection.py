@@ -24,7 +24,7 @@ from streambot.adapters.kafka.profile import (
     consumer_settings,
     require_extension,
 )
-from streambot.adapters.kafka.stopping import stopped
+from streambot.adapters.kafka.stopping import stopped, to_the_end
 from streambot.domain.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
@@ -98,6 +98,10 @@ class Connection:
         self.closed = True
         if self._watch is not None:
             self._watch.cancel()
+        await to_the_end(self._stop())
+
+    async def _stop(self) -> None:
+        if self._watch is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
         if not await stopped(self.meta.stop()):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka.errors import KafkaError
 
 from streambot.adapters.kafka.failures import told
-from streambot.adapters.kafka.stopping import stopped
+from streambot.adapters.kafka.stopping import stopped, to_the_end
 from streambot.domain.errors import BrokerError, RefusedError, StreambotError
 from streambot.streams.ports import MAX_RECORD_BYTES, Headers
 
@@ -95,7 +95,7 @@ class KafkaSink:
             if self._failure is None:
                 await self._flush()
         finally:
-            await self._stop()
+            await to_the_end(self._stop())
             self._on_close(self)
 
     def fail(self, failure: StreambotError) -> None:

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition as KafkaPartition
 
 from streambot.adapters.kafka.connection import OPEN_LIMIT_S
 from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
-from streambot.adapters.kafka.stopping import stopped
+from streambot.adapters.kafka.stopping import stopped, to_the_end
 from streambot.domain.errors import BrokerError, TopicError
 from streambot.streams.ports import Record, Start, TopicPartition
 
@@ -119,9 +119,12 @@ class KafkaSource:
             return
         self._closed = True
         self._fetched.clear()
+        await to_the_end(self._stop())
+        self._on_close(self)
+
+    async def _stop(self) -> None:
         if not await stopped(self._consumer.stop()):
             await stopped(self._consumer._client.close())  # noqa: SLF001
-        self._on_close(self)
 
     async def _fetch(self, timeout_s: float) -> None:
         batches: dict[KafkaPartition, list[ConsumerRecord]] = await self._connection.bounded(

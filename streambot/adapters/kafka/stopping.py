@@ -2,6 +2,9 @@
 
 `AIOKafkaConsumer.stop` lets the cancellation of its own background tasks out, as if the caller had
 been cancelled. So a stop runs in a task of its own, and only its end counts.
+
+And a stop that has begun goes on to its end: somebody who fails closes what is his, and is cancelled
+meanwhile because somebody else failed too. Cut short, it would leave a client open.
 """
 
 from __future__ import annotations
@@ -27,3 +30,17 @@ async def stopped(work: Coroutine[Any, Any, None], limit_s: float = STOP_LIMIT_S
     if not task.done():
         await asyncio.wait({task}, timeout=_CANCEL_LIMIT_S)
     return task.done() and not task.cancelled() and task.exception() is None
+
+
+async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do `work`, which has limits of its own, whole; a cancellation that comes meanwhile is raised then."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()

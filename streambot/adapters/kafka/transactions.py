@@ -16,7 +16,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from streambot.adapters.kafka.offsets import Offsets
 from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
 from streambot.adapters.kafka.sink import KafkaSink
-from streambot.adapters.kafka.stopping import stopped
+from streambot.adapters.kafka.stopping import stopped, to_the_end
 from streambot.domain.errors import BrokerError, FencedError
 
 if TYPE_CHECKING:
@@ -142,13 +142,16 @@ class KafkaTransactions:
             return
         self._closed = True
         try:
-            if self._began is not None and self._void is None:
-                # A courtesy to readers, who would wait for the successor or the time-out.
-                await stopped(self._producer.abort_transaction(), ABORT_LIMIT_S)
-            if not await stopped(self._producer.stop(), ABORT_LIMIT_S):
-                await stopped(self._producer.client.close())
+            await to_the_end(self._end())
         finally:
             self._on_close(self)
+
+    async def _end(self) -> None:
+        if self._began is not None and self._void is None:
+            # A courtesy to readers, who would wait for the successor or the time-out.
+            await stopped(self._producer.abort_transaction(), ABORT_LIMIT_S)
+        if not await stopped(self._producer.stop(), ABORT_LIMIT_S):
+            await stopped(self._producer.client.close())
 
     async def _bounded(self, work: Coroutine[Any, Any, None], doing: str) -> None:
         try:
