@@ -75,7 +75,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 $(DEV_STAMP): $(STAMP)
 	@echo "installing what tests and lint need"
-	@$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[dev,train]'
 	@touch $@
 
 $(BENCH_STAMP): $(STAMP)

@@ -8,11 +8,13 @@ is a new folder. `STREAMBOT_KERNEL_CACHE` moves the parent folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -71,7 +73,11 @@ def prepare_cache() -> Path:
         parent = Path(tempfile.gettempdir()) / f"streambot-kernels-{os.getuid()}"
         parent.mkdir(mode=0o700, exist_ok=True)
     folder = parent / generation
-    if not folder.is_dir():
+    if folder.is_dir():
+        # Used, however old its code is: another checkout that is worked on must not prune it.
+        with contextlib.suppress(OSError):
+            os.utime(folder)
+    else:
         folder.mkdir(exist_ok=True)
         _prune(parent, folder)
     numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]  # set by numba itself
@@ -81,6 +87,32 @@ def prepare_cache() -> Path:
 CACHE_FOLDER = prepare_cache()
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Entry:
+    """A compiled function that is called by its address; compiled when that is first asked for."""
+
+    def __init__(self, signature: str, function: Callable[..., Any]) -> None:
+        self._signature = signature
+        self._function = function
+
+    @cached_property
+    def address(self) -> int:
+        """Where the machine code begins."""
+        return int(self._compiled.address)
+
+    @cached_property
+    def _compiled(self) -> Any:  # noqa: ANN401  # numba's, untyped
+        return numba.cfunc(self._signature, cache=True)(self._function)
+
+
+def cfunc(signature: str) -> Callable[[Callable[..., Any]], Entry]:
+    """Compile a function for callers that have its address alone, with the cache of `njit`.
+
+    It saves what handing arguments to a compiled function costs: for a step of one environment that
+    is more than the step. Such a function cannot raise.
+    """
+    return lambda function: Entry(signature, function)
 
 
 @overload

@@ -34,6 +34,7 @@ COMMANDS = {
         "streambot.cli.verify",
         "Do a run again, or several ways: the same ticks give the same fills.",
     ),
+    "env": Entry("streambot.cli.env", "Environments to train in: check one, play in it, list it."),
     "broker": Entry("streambot.cli.broker", "Start a broker that stays, stop it, see how it is."),
     "topics": Entry(
         "streambot.cli.topics",

@@ -32,6 +32,20 @@ class TickFlag(IntFlag):
 KNOWN_FLAGS = int(TickFlag.BAR_OPEN | TickFlag.BAR_CLOSE | TickFlag.SESSION_CLOSE)
 
 
+TICK = np.dtype(
+    [
+        ("ts", "i8"),
+        ("price", "i8"),
+        ("size", "i8"),
+        ("bar", "u4"),
+        ("flags", "u1"),
+    ],
+    align=True,
+)
+"""One tick of one instrument, where a row is read at a time: fields as in `TickBlock`, `bar` the
+interval counted from the run's first."""
+
+
 class TickBlock(NamedTuple):
     """Columns of n ticks.
 

@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from streambot.domain.ticks import TickFlag
 from streambot.engine.barrier import close_market, judge, revalue, stamp_close, write_due
-from streambot.engine.kernel import on_tick, settle_expired
+from streambot.engine.kernel import on_tick
 from streambot.engine.ordering import submit, submit_stock, take_given
 from streambot.engine.quiet import quiet_range, stays_quiet
 from streambot.engine.slots import ACT_HOLD, CAPACITY, LOG, NONE, ROOM, SLOT, VIEW_FIELDS
 from streambot.engine.valuation import equity_at, unrealized_at
+from streambot.engine.walk import close_bar, take_tick
 from streambot.jit import njit
 from streambot.market.path import low_first, path_offset
 
@@ -56,7 +57,7 @@ def make_log() -> npt.NDArray[np.void]:
 
 
 @njit
-def _view(p: Record, s: Record, views: Any, at: int, position: int) -> None:
+def _view(p: Record, s: Record, views: Any, at: int, position: int, session_close: bool) -> None:
     """What a Python agent may see at this close; fields in the order of `VIEW_FIELDS`."""
     price = s.last_price
     views[0, at] = s.bar_open_ts
@@ -76,15 +77,7 @@ def _view(p: Record, s: Record, views: Any, at: int, position: int) -> None:
     views[14, at] = unrealized_at(p, s, price)
     views[15, at] = s.halted
     views[16, at] = position
-
-
-@njit
-def _open_bar(s: Record, ts: int, price: int) -> None:
-    s.bar_open_ts = ts
-    s.bar_open = price
-    s.bar_high = price
-    s.bar_low = price
-    s.bar_volume = 0
+    views[17, at] = 1 if session_close else 0
 
 
 @njit
@@ -178,40 +171,21 @@ def advance_ticks(
                 break
             take_given(p, s, given, log, barrier_lo + tick_bar[r], r)
             continue
-        if s.in_bar == 0:
-            if _is_full(log):
-                break
-            _open_bar(s, ts, price)
-            if holds_options and tick_bar[r] > 0:
-                # What expired by the barrier before this interval, where this slot closed no bar:
-                # a tick at the time of a barrier comes behind it.
-                settle_expired(p, s, log, closes[tick_bar[r] - 1], r)
-            on_tick(p, s, log, ts, price, True, r)
-            low, high, until = quiet_range(p, s)
-        else:
-            if price <= low or price >= high or ts > until:
-                if _is_full(log):
-                    break
-                opens_source = (flags & _BAR_OPEN) != 0
-                if holds_options and tick_bar[r] > 0:
-                    settle_expired(p, s, log, closes[tick_bar[r] - 1], r)
-                on_tick(p, s, log, ts, price, opens_source, r)
-                low, high, until = quiet_range(p, s)
-            else:
-                s.last_price = price
-            s.bar_high = max(s.bar_high, price)
-            s.bar_low = min(s.bar_low, price)
-        size = tick_size[r]
-        if size > 0:
-            s.bar_volume += size
+        matters = s.in_bar == 0 or price <= low or price >= high or ts > until
+        if matters and _is_full(log):
+            break
+        before = NONE
+        if matters and holds_options and tick_bar[r] > 0:
+            before = closes[tick_bar[r] - 1]
+        low, high, until = take_tick(
+            p, s, log, ts, price, tick_size[r], flags, before, r, low, high, until
+        )
         j += 1
         if (flags & _BAR_CLOSE) != 0:
             k = int(tick_bar[r])
             close_ts = closes[k]
             session_close = (flags & _SESSION_CLOSE) != 0
-            settle_expired(p, s, log, close_ts, r)
-            stamp_close(s, barrier_lo + k, close_ts)
-            close_market(p, s, session_close)
+            close_bar(p, s, log, barrier_lo + k, close_ts, session_close, r)
             if s.side != 0 and p.marked != 0:
                 revalue(p, s, calendar)
             due, act, lots = judge(p, s, ring, close_ts, session_close)
@@ -226,7 +200,7 @@ def advance_ticks(
                 take_given(p, s, given, log, s.barrier + 1, r)
             low, high, until = quiet_range(p, s)
             if most_views > 0:
-                _view(p, s, shown, views, j)
+                _view(p, s, shown, views, j, session_close)
                 states[views] = s
                 views += 1
                 if views == most_views:
@@ -326,9 +300,7 @@ def advance_bars(
             _walk_bar(p, s, log, t, durations[b], o, h, lo, c, b)
             s.bar_open_ts, s.bar_open, s.bar_high, s.bar_low = t, o, h, lo
             s.bar_volume = max(0, volumes[b])
-            settle_expired(p, s, log, close_ts, b)
-            stamp_close(s, barrier_lo + b, close_ts)
-            close_market(p, s, last_of_day)
+            close_bar(p, s, log, barrier_lo + b, close_ts, last_of_day, b)
             if s.side != 0 and p.marked != 0:
                 revalue(p, s, calendar)
             due, act, lots = judge(p, s, ring, close_ts, last_of_day)
@@ -343,7 +315,7 @@ def advance_bars(
             take_given(p, s, given, log, s.barrier + 1, b)
         b += 1
         if most_views > 0:
-            _view(p, s, shown, views, b)
+            _view(p, s, shown, views, b, last_of_day)
             states[views] = s
             views += 1
             if views == most_views:

@@ -52,6 +52,29 @@ def empty_calendar() -> Calendar:
     return Calendar(none, none, none, none)
 
 
+class SlotContext(NamedTuple):
+    """What a slot knows besides its ticks.
+
+    Attributes:
+        calendar: sessions and contracts.
+        daily_atr: Wilder's ATR of the daily bars before the run, ticks; NaN without.
+        daily_count: true ranges in it.
+        daily_close: close of the last daily bar, ticks; `slots.NONE` without.
+    """
+
+    calendar: Calendar
+    daily_atr: float = np.nan
+    daily_count: int = 0
+    daily_close: int = NONE
+
+    def warm(self, slot: Record) -> None:
+        """Give a new slot, a `SLOT` record, the daily bars before the run."""
+        if self.daily_count > 0:
+            slot["daily_atr"] = self.daily_atr
+            slot["daily_count"] = self.daily_count
+            slot["day_prev_close"] = self.daily_close
+
+
 @njit
 def begin_order(p: Record, s: Record, order: Record, action: int, quantity: int) -> None:
     """Turn an agent's answer at the close that `s` describes into an order.

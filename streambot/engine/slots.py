@@ -265,6 +265,7 @@ VIEW_FIELDS = (
     "unrealized",
     "halted",
     "position",
+    "session_close",
 )
 """What a Python agent may see at a bar's close, a row each of an int64 array [fields, bars];
 `position` is where the driver goes on behind it."""

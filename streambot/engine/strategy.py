@@ -80,13 +80,14 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
 class Account:
     """The slot's account at the close of the bar that is being shown; it changes from bar to bar."""
 
-    __slots__ = ("_at", "_columns", "_money", "_tick")
+    __slots__ = ("_at", "_columns", "_money", "_states", "_tick")
 
     def __init__(self, instrument: Instrument, ahead: Ahead) -> None:
         self._tick = float(instrument.tick_size)
         self._money = 10.0**-instrument.money_decimals
         # A memoryview gives plain integers four times faster than an array does.
         self._columns = [memoryview(column) for column in ahead.views]
+        self._states = ahead.states
         self._at = 0
 
     @property
@@ -133,6 +134,19 @@ class Account:
     def halted(self) -> bool:
         """True once a breach of the drawdown limit halted the slot."""
         return bool(self._columns[_AT["halted"]][self._at])
+
+    @property
+    def view(self) -> dict[str, int]:
+        """The close in the engine's own integers, by `slots.VIEW_FIELDS`."""
+        return {
+            name: int(column[self._at])
+            for name, column in zip(VIEW_FIELDS, self._columns, strict=True)
+        }
+
+    @property
+    def slot(self) -> Records:
+        """The engine's record of the slot at the close, `SLOT` [1]; read, never written."""
+        return self._states[self._at : self._at + 1]
 
     def _price(self, name: str) -> float | None:
         ticks = int(self._columns[_AT[name]][self._at])
@@ -194,6 +208,9 @@ class StrategyPlayer:
         self._halts = halts
         self._account = Account(instrument, self.ahead)
         self._on_fill: Callable[[EngineEvent], None] | None = getattr(strategy, "on_fill", None)
+        # For what this package itself puts in an agent's place: the records, before they are text.
+        self._on_records: Callable[[Records], None] | None = getattr(strategy, "on_records", None)
+        self._listens = self._on_fill is not None or self._on_records is not None
         self._closes = _FEWEST_AHEAD
         self._told = 0
         # Bars of closes that are still to be shown: orders cannot change them, a run ahead
@@ -267,7 +284,7 @@ class StrategyPlayer:
 
     def _ask(self, seen: int, log: Records, first_event: int) -> tuple[int, int, int]:
         """Show the closes one after the other up to the first answer that is not HOLD."""
-        account, on_bar, listens = self._account, self.strategy.on_bar, self._on_fill is not None
+        account, on_bar, listens = self._account, self.strategy.on_bar, self._listens
         bars = self._bars
         if seen > len(bars):
             self._make_bars(len(bars), seen)
@@ -310,6 +327,8 @@ class StrategyPlayer:
 
     def _tell(self, until: int, log: Records, first_event: int) -> None:
         """Pass the events before number `until` to `on_fill`, once each."""
+        if self._on_records is not None and until > self._told:
+            self._on_records(log["events"][0][self._told - first_event : until - first_event])
         if self._on_fill is not None and until > self._told:
             records = log["events"][0][self._told - first_event : until - first_event]
             for event in decode_events(records, self._instrument.symbol, halts=self._halts):

@@ -70,7 +70,7 @@ class TradingDates(NamedTuple):
 
 
 @njit
-def _bucket(t: int, timeframe: int, opened: int, closed: int) -> tuple[int, int]:
+def bucket(t: int, timeframe: int, opened: int, closed: int) -> tuple[int, int]:
     """Start and end of the bucket of `timeframe` that a bar opening at `t` falls into."""
     if timeframe == DAY:
         return opened, closed
@@ -159,7 +159,7 @@ def _build(
                 if timeframes[k] == SOURCE:
                     start, end = t, t + 1
                 else:
-                    start, end = _bucket(t, timeframes[k], opens[day], closes[day])
+                    start, end = bucket(t, timeframes[k], opens[day], closes[day])
                 if bar.count and timeframes[k] != SOURCE and bar.start == start:
                     _extend(bar, t, p, v)
                     continue

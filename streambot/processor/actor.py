@@ -256,7 +256,7 @@ class ActorRunner:
         found = await opened.incoming.read(wanted, timeout_s=READ_TIMEOUT_S)
         self._compare(found.get("fills", []))
         ticks, orders = found.get("ticks", []), found.get(acts_on or "", [])
-        if ticks or orders:
+        while ticks or orders or (mirror.more and not self._stopping):
             steps, failure = await asyncio.get_running_loop().run_in_executor(
                 self._executor, partial(mirror.work, ticks, orders)
             )
@@ -264,6 +264,7 @@ class ActorRunner:
                 await self._take(opened, step)
             if failure is not None:
                 raise failure
+            ticks = orders = []
         if not self.comparison.agrees and self._plan.owner is not None:
             await self._look(LOOK_S)
 

@@ -16,9 +16,8 @@ import msgspec
 import numpy as np
 
 from streambot.domain.errors import StreamError, TopicError
-from streambot.engine.ordering import Calendar
+from streambot.engine.ordering import Calendar, SlotContext
 from streambot.processor.manifest import RunManifest
-from streambot.processor.task import SlotContext
 from streambot.streams.reading import read_to_end
 
 if TYPE_CHECKING:

@@ -89,6 +89,10 @@ class Mirror(Protocol):
         """True while so many orders were read ahead that no more should be, unless it waits."""
 
     @property
+    def more(self) -> bool:
+        """True where it stopped with an answer that should be sent first: let it work on."""
+
+    @property
     def unsent(self) -> dict[str, int]:
         """Orders of the policy that are not sent, by reason."""
 
@@ -112,7 +116,7 @@ class Alone:
         topic: full name of the ticks, for messages.
     """
 
-    waits = many = False
+    waits = many = more = False
     room = True
 
     def __init__(self, who: TaskIdentity, core: TaskCore, agent: str, topic: str) -> None:
@@ -220,6 +224,8 @@ class Asked:
         topic: full name of the ticks, for messages.
         orders: what the core acts on.
         silent: the policy never orders: whole frames are answered as soon as they are there.
+        eager: the policy takes its time: an answer is handed over before the next close is shown.
+        obeys: the core does what the policy says, for nobody else does anything.
     """
 
     def __init__(
@@ -231,8 +237,13 @@ class Asked:
         orders: Orders,
         *,
         silent: bool = False,
+        eager: bool = False,
+        obeys: bool = False,
     ) -> None:
         self.core = core
+        self.more = False
+        self._eager = eager
+        self._obeys = obeys
         self.ended = False
         self.waits = False
         self.status = core.status()
@@ -306,8 +317,11 @@ class Asked:
             out.append(Mirrored(record.offset, frame.frame_seq, frame.t_hi, line, whole=False))
 
     def _run(self, out: list[Mirrored]) -> None:
-        self.waits = False
+        self.waits = self.more = False
         while self._queue and not self.ended:
+            if self._eager and out and out[-1].answer is not None:
+                self.more = True
+                return
             turn = self._queue[0]
             if turn.wrong is not None:
                 raise turn.wrong
@@ -329,7 +343,7 @@ class Asked:
             self._note(output)
             answer = answer_of(output, self.core, self._agent)
             if answer is not None:
-                for order in answer.orders:
+                for order in () if self._obeys else answer.orders:
                     self.core.withdraw(order.instrument)
                 answer = None if self._silent else self._orders.asked(part, answer)
         if not whole:

@@ -70,6 +70,35 @@ class OthersInLockstep:
         return answer
 
 
+class OwnOrders:
+    """Nothing but what the policy says, which the core does: the agent is the only one of its run."""
+
+    many = False
+
+    @property
+    def unsent(self) -> dict[str, int]:
+        """See `mirror.Orders.unsent`."""
+        return {}
+
+    def add(self, record: Record) -> None:
+        """See `mirror.Orders.add`."""
+
+    def ready(self, part: Frame) -> bool:
+        """See `mirror.Orders.ready`."""
+        del part
+        return True
+
+    def take(self, part: Frame) -> Sequence[SubmitOrder]:
+        """See `mirror.Orders.take`."""
+        del part
+        return ()
+
+    def asked(self, part: Frame, answer: OrdersThrough) -> OrdersThrough:
+        """See `mirror.Orders.asked`."""
+        del part
+        return answer
+
+
 class Sent(NamedTuple):
     """What an agent had sent before it was started again.
 

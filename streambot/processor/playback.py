@@ -27,8 +27,8 @@ from streambot.streams.orders import decode_orders, encode_orders
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from streambot.engine.ordering import SlotContext
     from streambot.processor.step_output import StepOutput
-    from streambot.processor.task import SlotContext
     from streambot.streams.frame import Frame
 
 RECORDED = "recorded"

@@ -12,7 +12,7 @@ outside: then its orders come with the frames that answer them.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from streambot.engine.barrier import end_of_data
 from streambot.engine.decode import encode_orders
 from streambot.engine.drive import NO_VIEWS, advance_ticks, make_log
 from streambot.engine.kernel import settle_expired
-from streambot.engine.ordering import Calendar, empty_calendar, take_given
+from streambot.engine.ordering import SlotContext, empty_calendar, take_given
 from streambot.engine.scripts import Script
 from streambot.engine.slots import (
     ACT_HOLD,
@@ -50,9 +50,9 @@ from streambot.processor.core_state import (
     unpack_rows,
 )
 from streambot.processor.manifest import RunManifest, symbol_key
-from streambot.processor.rows import rows_by_slot
 from streambot.processor.step_lines import StepLines
 from streambot.processor.tally import SlotStatus, SlotTally
+from streambot.streams.rows import rows_by_slot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,22 +61,6 @@ if TYPE_CHECKING:
     from streambot.processor.journal import EventDigest
     from streambot.processor.step_output import StepOutput
     from streambot.streams.frame import Frame
-
-
-class SlotContext(NamedTuple):
-    """What a slot knows besides its ticks.
-
-    Attributes:
-        calendar: sessions and contracts.
-        daily_atr: Wilder's ATR of the daily bars before the run, ticks; NaN without.
-        daily_count: true ranges in it.
-        daily_close: close of the last daily bar, ticks; `slots.NONE` without.
-    """
-
-    calendar: Calendar
-    daily_atr: float = np.nan
-    daily_count: int = 0
-    daily_close: int = NONE
 
 
 class TaskCore:
@@ -116,10 +100,7 @@ class TaskCore:
         for slot, symbol in enumerate(symbols):
             known = context.get(symbol, SlotContext(empty_calendar()))
             self._calendars.append(known.calendar)
-            if known.daily_count > 0:
-                self._slots[slot]["daily_atr"] = known.daily_atr
-                self._slots[slot]["daily_count"] = known.daily_count
-                self._slots[slot]["day_prev_close"] = known.daily_close
+            known.warm(self._slots[slot])
         self._players: list[StrategyPlayer | None] = [
             None
             if agent is None or isinstance(agent, Script)

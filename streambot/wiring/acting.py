@@ -14,6 +14,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -21,8 +22,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from streambot.domain.config import KafkaSecurity
 from streambot.domain.errors import BrokerError, StreambotError
 from streambot.processor.actor import ActorRunner
-from streambot.processor.agents import load_agent
-from streambot.processor.declaration import read_declaration
+from streambot.processor.agents import StrategyFactory, load_agent
+from streambot.processor.declaration import Declared, read_declaration
 from streambot.processor.stream_files import file_of
 from streambot.report.piece import ActorOutline, ActorProgress, ActorSummary
 from streambot.report.summary import sum_slots
@@ -37,9 +38,7 @@ from streambot.wiring.supervision import first_failure, run_together
 from streambot.wiring.warmup import warm_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from streambot.processor.declaration import Declared
+    from streambot.engine.scripts import Script
     from streambot.processor.manifest import RunManifest
     from streambot.wiring.places import Place
     from streambot.wiring.stopping import StopRequest
@@ -57,6 +56,8 @@ class ActorSettings(NamedTuple):
         wait_s: how long a run that is not declared yet is waited for.
         cwd: what relative paths start from.
         folder: of a run whose broker lives and dies with it; None: the broker stays.
+        strategies: makes what decides in a partition, instead of `policy`; one strategy for each of
+            its instruments, in their order.
     """
 
     servers: str
@@ -68,6 +69,7 @@ class ActorSettings(NamedTuple):
     wait_s: float
     cwd: Path
     folder: Path | None = None
+    strategies: Callable[[Declared, int], StrategyFactory] | None = None
 
     @property
     def topic(self) -> str:
@@ -189,18 +191,22 @@ class _Job:
         declaration = declared.declaration
         manifest = declaration.manifest
         agent = agent_of(manifest, self._settings.agent)
-        policy = load_agent(self._policy(manifest), folder=self._settings.cwd)
         beside = self._settings.folder is not None
         self._declared = declared
         self._shown = f"embedded broker {place.address}" if beside else place.shown
         await check_streams(place.log, declaration.topics, manifest.partitions)
         await asyncio.to_thread(warm_up, manifest)
-        executor = ThreadPoolExecutor(
-            max(1, min(manifest.partitions, os.cpu_count() or 1)), thread_name_prefix="mirror"
-        )
+        # A strategy that is made elsewhere may wait for its answers: no other partition waits with it.
+        waits = self._settings.strategies is not None
+        threads = manifest.partitions if waits else min(manifest.partitions, os.cpu_count() or 1)
+        executor = ThreadPoolExecutor(max(1, threads), thread_name_prefix="mirror")
         self._runners = [
             ActorRunner(
-                actor_plan(declared, p, agent, policy, transactional=place.transactional),
+                actor_plan(
+                    declared, p, agent, self._agent(declared, p),
+                    transactional=place.transactional,
+                    eager=self._settings.strategies is not None,
+                ),
                 place.log, executor, on_moved=self._patience.succeeded, reached=self._reached,
             )
             for p in range(manifest.partitions)
@@ -216,6 +222,13 @@ class _Job:
             executor.shutdown(wait=False, cancel_futures=True)
         self._observer.progressed(self._progress())
         return all(ends)
+
+    def _agent(self, declared: Declared, partition: int) -> Script | StrategyFactory:
+        settings = self._settings
+        if settings.strategies is not None:
+            return settings.strategies(declared, partition)
+        policy = self._policy(declared.declaration.manifest)
+        return load_agent(policy, folder=settings.cwd)
 
     def _policy(self, manifest: RunManifest) -> str:
         return self._settings.policy or manifest.policy.spec

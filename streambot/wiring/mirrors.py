@@ -9,7 +9,7 @@ from streambot.domain.suggest import did_you_mean
 from streambot.engine.scripts import Script
 from streambot.processor.actor import ActorPlan
 from streambot.processor.mirror import Alone, Asked, Mirror
-from streambot.processor.mirror_orders import OnArrival, OthersInLockstep, Sent
+from streambot.processor.mirror_orders import OnArrival, OthersInLockstep, OwnOrders, Sent
 from streambot.processor.outside import Outsiders
 from streambot.processor.task import TaskCore
 from streambot.wiring.tasks import identity
@@ -58,8 +58,13 @@ def actor_plan(
     policy: Script | StrategyFactory,
     *,
     transactional: bool,
+    eager: bool = False,
 ) -> ActorPlan:
-    """What the actor of an agent does in one partition."""
+    """What the actor of an agent does in one partition.
+
+    Args:
+        eager: the policy takes its time over every close: see `Asked`.
+    """
     declaration, context, _ = declared
     manifest, topics = declaration.manifest, declaration.topics
     who = identity(manifest, partition)
@@ -70,12 +75,15 @@ def actor_plan(
     def make_mirror(sent: Sent) -> Mirror:
         core = TaskCore(manifest, partition, context, policy)
         if manifest.free_run:
-            return Asked(who, core, agent, topics["ticks"], OnArrival(agent, where, sent))
+            orders = OnArrival(agent, where, sent)
+            return Asked(who, core, agent, topics["ticks"], orders, eager=eager)
+        if alone and eager:
+            return Asked(who, core, agent, topics["ticks"], OwnOrders(), eager=True, obeys=True)
         if alone:
             return Alone(who, core, agent, topics["ticks"])
         others = OthersInLockstep(Outsiders(manifest.agents, partition, symbols), core)
         silent = policy is Script.FLAT
-        return Asked(who, core, agent, topics["ticks"], others, silent=silent)
+        return Asked(who, core, agent, topics["ticks"], others, silent=silent, eager=eager)
 
     owner = actor_owner(declaration.namespace, manifest.run, agent, partition)
     return ActorPlan(

@@ -16,13 +16,12 @@ from streambot.data.timeline import Plan, Timeline
 from streambot.domain.config import SimulationConfig
 from streambot.domain.errors import ConfigError, DataError
 from streambot.domain.units import NANOS_PER_DAY
-from streambot.engine.ordering import Calendar, empty_calendar
+from streambot.engine.ordering import Calendar, SlotContext, empty_calendar
 from streambot.engine.scripts import Script
 from streambot.market.atr import ATR_PERIOD, true_range, update_atr
 from streambot.processor.agents import StrategyFactory, load_agent
 from streambot.processor.manifest import PolicySettings, RunManifest
 from streambot.processor.playback import RecordedOrders
-from streambot.processor.task import SlotContext
 from streambot.wiring.feeds import Feeds, feeds_of, find_feeds
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from streambot.engine.ordering import SlotContext
 from streambot.engine.scripts import Script
 from streambot.processor.agents import StrategyFactory
 from streambot.processor.journal import STREAMS
 from streambot.processor.manifest import RunManifest
 from streambot.processor.playback import RecordedOrders
-from streambot.processor.task import SlotContext
 from streambot.replay.framing import MAX_ROWS, Framing
 from streambot.replay.pacing import GapClock
 from streambot.streams.frame import FrameKind, decode_frame

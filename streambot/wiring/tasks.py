@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from streambot.processor.outside import FreeRun, Lockstep, Orders, Outsiders, OutsideState
 from streambot.processor.playback import PlayedCore, RecordedOrders
-from streambot.processor.task import SlotContext, TaskCore
+from streambot.processor.task import TaskCore
 from streambot.processor.task_opening import TaskPlan
 from streambot.processor.worker import TaskIdentity
 from streambot.streams.committing import CommittingSink
@@ -17,6 +17,7 @@ from streambot.streams.ports import TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from streambot.engine.ordering import SlotContext
     from streambot.engine.scripts import Script
     from streambot.processor.agents import StrategyFactory
     from streambot.processor.core_state import CoreState

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from streambot.processor.declaration import Declared, read_declaration
 from streambot.processor.journal import STREAMS, EventDigest, event_digest
 from streambot.streams.orders import decode_orders
 from streambot.streams.reading import read_to_end
-from tests.kafka.places import LIMIT_S, ROOT, Kafka, until
+from tests.kafka.commands import Command, commands, end
+from tests.kafka.places import ROOT, Kafka, until
 from tests.unit.processor.task_bench import in_lockstep
 
 pytestmark = pytest.mark.kafka
@@ -52,7 +53,6 @@ task.make_params = lambda instrument, capital, limits: made(instrument, capital 
 from streambot.cli.main import run
 sys.exit(run(sys.argv[1:]))
 """
-Command = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
@@ -65,34 +65,10 @@ def kafka(kafka_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def command(kafka: Kafka, tmp_path: Path) -> Iterator[Command]:
-    """Start `streambot …` against the broker; what still runs at the end is killed."""
+    """Start `streambot …` against the broker."""
     (tmp_path / "weighing.py").write_text(STRATEGY)
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(*arguments: str, code: str | None = None) -> subprocess.Popen[str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("STREAMBOT_")}
-        kept = {k: v for k, v in os.environ.items() if k == "STREAMBOT_KERNEL_CACHE"}
-        program = ["-c", code] if code is not None else ["-m", "streambot.cli.main"]
-        process = subprocess.Popen(
-            [sys.executable, *program, *arguments, "--bootstrap-servers", kafka.address, "-q", "--json"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-            env={**clean, **kept, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-def end(process: subprocess.Popen[str], code: int = 0) -> Any:
-    """What it printed, once it has ended: the object of stdout, or the text of stderr."""
-    out, err = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == code, err
-    return json.loads(out) if code == 0 else err
+    with commands(kafka.address, tmp_path, "-q", "--json") as begin:
+        yield begin
 
 
 @pytest.fixture(scope="module")

@@ -35,12 +35,12 @@ from streambot.domain.instruments import (
 )
 from streambot.domain.ticks import TickBlock, TickFlag
 from streambot.engine.backtesting import BacktestingEngine
-from streambot.engine.ordering import Calendar
+from streambot.engine.ordering import Calendar, SlotContext
 from streambot.engine.slots import SlotLimits
 from streambot.engine.strategy import Account, Bar
 from streambot.processor.close_rows import CloseRows
 from streambot.processor.manifest import PolicySettings, RunManifest
-from streambot.processor.task import SlotContext, TaskCore
+from streambot.processor.task import TaskCore
 from streambot.streams.frame import Frame, FrameKind
 from tests.reference_engine import Fact, Order, ReferenceSlot, Terms, Tick
 

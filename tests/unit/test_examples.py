@@ -63,3 +63,18 @@ def test_the_example_strategy_stays_short():
         line for line in body if line.strip() and not line.strip().startswith(('"""', "def", "#"))
     ]
     assert len(code) <= 12
+
+
+@pytest.mark.train
+def test_the_learner_of_the_example_learns_and_is_tested(monkeypatch, capsys):
+    """Two seconds of it: the whole way from bars to a table."""
+    from examples import train_sb3
+
+    monkeypatch.setattr("sys.argv", ["train_sb3.py", "2"])
+    train_sb3.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        "steps learnt", "learnt", "doing nothing", "buy and hold",
+    ]  # fmt: skip
+    assert int(lines[0].split()[2].replace(",", "")) > 100
+    assert "+0.000 %" in lines[2]

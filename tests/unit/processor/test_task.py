@@ -22,13 +22,13 @@ from streambot.domain.events import (
 )
 from streambot.domain.instruments import Brokerage, Expiries, Instrument, InstrumentType, TrailBp
 from streambot.domain.ticks import TickBlock
-from streambot.engine.ordering import Calendar
+from streambot.engine.ordering import Calendar, SlotContext
 from streambot.engine.scripts import Script
 from streambot.engine.strategy import Account, Bar
 from streambot.processor.journal import EventDigest, event_digest
 from streambot.processor.manifest import PolicySettings, RunManifest
 from streambot.processor.step_output import StepOutput
-from streambot.processor.task import SlotContext, TaskCore
+from streambot.processor.task import TaskCore
 from streambot.streams.frame import Frame, FrameKind
 from tests.scenarios import ticks_of
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 
 from streambot.jit import njit
 
 
 @njit
-def rows_by_slot(instrument: Any, slot_of: Any, slots: int) -> Any:
+def rows_by_slot(
+    instrument: npt.NDArray[np.uint16], slot_of: npt.NDArray[np.int64], slots: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Rows of each slot, in their order.
 
     Args:

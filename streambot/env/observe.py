@@ -1,0 +1,113 @@
+"""What an agent sees at a close: observation and mask (`env.fields` names every number).
+
+w is one `WORLD` record, p one `PARAMS`, s one `SLOT`, e one `ENV` record.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from streambot.domain.units import NANOS_PER_DAY
+from streambot.engine.slots import NONE
+from streambot.engine.valuation import risk_equity_at
+from streambot.env.world import ACCOUNT_N
+from streambot.jit import njit
+
+Record = Any
+_BOUND = 5.0
+_PRICES_IN_ATR, _SHARE = 4.0, 10.0
+_HELD_SCALE, _DAYS_SCALE = 5.0, 30.0
+
+
+@njit
+def _bounded(value: float, bound: float) -> float:
+    return min(bound, max(-bound, value))
+
+
+@njit
+def affordable(p: Record, s: Record, quote: Record, most: int) -> tuple[int, int]:
+    """Lots that the slot's cash would pay for at the last price, long and short; -1: nobody knows.
+
+    Args:
+        quote: an entry completed at this close, one `ORDER` record.
+        most: not more than these.
+    """
+    lot_size = p.lot_size if quote.lot_size == NONE else quote.lot_size
+    if lot_size < 1:
+        return -1, -1
+    way_out = p.brokerage_exit
+    long_cost, short_cost = s.last_price + p.slippage, max(1, s.last_price - p.slippage)
+    if p.is_option != 0:
+        if quote.premium == NONE or quote.expiry == NONE or quote.expiry <= s.close_ts:
+            return -1, -1
+        way_out = max(way_out, p.brokerage_settlement)
+        long_cost = short_cost = quote.premium + p.premium_slippage
+    spare = s.cash - p.brokerage_entry - way_out
+    if spare < 0:
+        return 0, 0
+    unit = lot_size * p.tick_money
+    return min(most, spare // (long_cost * unit)), min(most, spare // (short_cost * unit))
+
+
+@njit
+def show(
+    w: Record,
+    p: Record,
+    s: Record,
+    e: Record,
+    quote: Record,
+    bar: int,
+    windows: Any,
+    slow: Any,
+    observation: Any,
+    mask: Any,
+) -> None:
+    """Write what the agent sees at the close of the instrument's bar `e.bar`.
+
+    Args:
+        bar: row of that bar in the columns.
+    """
+    at = 0
+    missing = max(0, w.look - 1 - e.bar)
+    for _ in range(missing * w.window_n):
+        observation[at] = 0.0
+        at += 1
+    first = (bar - w.look + 1 + missing) * w.window_n
+    for k in range((w.look - missing) * w.window_n):
+        observation[at + k] = windows[first + k]
+    at += (w.look - missing) * w.window_n
+    for k in range(w.slow_n):
+        observation[at + k] = slow[bar * w.slow_n + k]
+    at += w.slow_n
+    most = min(w.quantity, p.max_quantity)
+    long, short = affordable(p, s, quote, most)
+    for k in range(ACCOUNT_N):
+        observation[at + k] = 0.0
+    if s.side != 0:
+        atr = s.atr if s.atr > 0.0 else 1.0
+        moved = s.side * (s.last_price - s.entry_price)
+        observation[at] = s.side
+        observation[at + 1] = s.quantity / w.quantity
+        observation[at + 2] = _bounded(moved / (_PRICES_IN_ATR * atr), _BOUND)
+        observation[at + 3] = _bounded(_SHARE * e.unrealized / p.capital, _BOUND)
+        observation[at + 6] = e.distance
+        held = np.log1p(float(e.bar - e.entry_bar)) / _HELD_SCALE
+        observation[at + 7] = min(_BOUND, held)
+        if p.is_option != 0:
+            days = (s.expiry - s.close_ts) / (_DAYS_SCALE * NANOS_PER_DAY)
+            observation[at + 8] = min(_BOUND, days)
+    observation[at + 4] = _bounded(_SHARE * (e.equity / p.capital - 1.0), _BOUND)
+    risk = risk_equity_at(p, s, s.last_price)
+    if s.peak_risk > 0:
+        fall = (s.peak_risk - risk) / s.peak_risk
+        observation[at + 5] = min(2.0, max(0.0, fall) * 10_000.0 / w.drawdown_bp)
+    observation[at + 9] = max(0, long, short) / w.quantity
+    open_to = s.halted == 0 and e.ended == 0
+    mask[0] = 1
+    mask[1] = 1 if s.side != 0 and open_to else 0
+    enters = s.side == 0 and open_to and e.bar + 1 >= w.warmup
+    for q in range(1, w.quantity + 1):
+        mask[1 + q] = 1 if enters and q <= long else 0
+        mask[1 + w.quantity + q] = 1 if enters and q <= short else 0
