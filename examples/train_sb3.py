@@ -43,7 +43,9 @@ def train(seconds: float, seed: int = 1) -> Any:  # noqa: ANN401  # SB3 comes on
 
     envs = make_vec_env(lambda: make(LEARN), n_envs=8, seed=seed)
     # Rewards are log returns of a bar, about 1e-4: far below what PPO's defaults are made for.
-    model = PPO("MlpPolicy", envs, n_steps=256, batch_size=512, gamma=0.999, seed=seed, device="cpu")
+    model = PPO(
+        "MlpPolicy", envs, n_steps=256, batch_size=512, gamma=0.999, seed=seed, device="cpu"
+    )
     return model.learn(10**9, callback=Until())
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import streambot.env
+from examples import trade_a_run
 from streambot.domain.errors import BrokerError, ConfigError, DataError, DivergenceError, TopicError
 from streambot.domain.events import OrdersThrough, SubmitOrder
 from streambot.domain.registry import declare_yaml
@@ -347,3 +348,19 @@ def test_a_broker_that_goes_while_stepping_is_told(
         timer.join()
         env.close()
         replay.kill()
+
+
+def test_the_example_trades_a_running_replay(
+    kafka: Kafka, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shape that live trading has: ticks and fills in, orders out, to the end of the run."""
+    replayed = command("replay", "--run", "shown", "--agent", "learner", "--speed", "3000x")
+    worker = command("worker", "--run", "shown", "--wait", "60s")
+    earned = trade_a_run.main("shown", kafka.address)
+    end(replayed)
+    assert end(worker)["state"] == "complete"
+    out = capsys.readouterr().out
+    assert f"shown ended: end_of_data, {earned:+.4f} %" in out
+    assert "entry" in out
+    assert "exit" in out
+    assert end(command("verify", "--run", "shown"))["equal"]
