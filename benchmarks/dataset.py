@@ -22,7 +22,7 @@ def write_bars(path: Path, symbols: list[str], count: int, step_ns: int) -> None
     """
     schema = pa.schema(
         [
-            ("symbol", pa.dictionary(pa.int8(), pa.string())),
+            ("symbol", pa.dictionary(pa.int16(), pa.string())),
             ("ts", pa.timestamp("us", tz="UTC")),
             *((name, pa.float64()) for name in ("open", "high", "low", "close")),
             ("volume", pa.int64()),
@@ -39,7 +39,7 @@ def write_bars(path: Path, symbols: list[str], count: int, step_ns: int) -> None
             hi = min(count, lo + piece)
             rows = hi - lo
             ts = np.repeat(START_NS + np.arange(lo, hi, dtype=np.int64) * step_ns, len(symbols))
-            codes = np.tile(np.arange(len(symbols), dtype=np.int8), rows)
+            codes = np.tile(np.arange(len(symbols), dtype=np.int16), rows)
             columns = [
                 pa.DictionaryArray.from_arrays(pa.array(codes), names),
                 pa.array(ts // 1_000, pa.timestamp("us", tz="UTC")),

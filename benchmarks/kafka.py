@@ -67,7 +67,8 @@ def _home() -> Path:
 
 
 @asynccontextmanager
-async def _broker(folder: Path) -> AsyncIterator[str]:
+async def broker(folder: Path) -> AsyncIterator[str]:
+    """A broker of `$KAFKA_HOME` while the block runs; its address."""
     async with ApacheBroker(_home(), folder / "broker") as broker:
         yield broker.address
 
@@ -84,7 +85,7 @@ async def _throughput(home: Path, bars: int, rounds: int) -> Row:
     write_bars(data, SYMBOLS, bars, MINUTE_NS)
     write_registry(registry, SYMBOLS)
     frames = frames_of(data, registry)
-    async with _broker(home) as servers:
+    async with broker(home) as servers:
         flags = ["--data", str(data), "--registry", str(registry), "--speed", "max"]
         flags += ["--partitions", str(PARTITIONS), "--policy", "sma-cross"]
         flags += ["--bootstrap-servers", servers]
@@ -137,7 +138,7 @@ async def _latency(home: Path, rounds: int) -> Row:
     (home / "flip.py").write_text(TRADER)
     p50, p99, trips = [], [], []
     seen_all = 0
-    async with _broker(home) as servers:
+    async with broker(home) as servers:
         for number in range(rounds):
             run = f"live{number}"
             config = SimulationConfig(
@@ -253,7 +254,7 @@ async def _recovery(home: Path, rounds: int) -> Row:
     write_bars(data, SYMBOLS, 20_000, MINUTE_NS)
     write_registry(registry, SYMBOLS)
     took: list[float] = []
-    async with _broker(home) as servers:
+    async with broker(home) as servers:
         command = [
             *COMMAND, "replay", "--data", str(data), "--registry", str(registry), "--speed", "6000x",
             "--policy", "random", "--run", "kill", "--bootstrap-servers", servers,

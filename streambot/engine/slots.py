@@ -83,7 +83,8 @@ PARAMS = np.dtype(
     ],
     align=True,
 )
-"""Constants of a slot. `given_atr` in ticks, NaN: from the data; `mark_every` ns, 0: every bar."""
+"""Constants of a slot. `given_atr` in ticks, NaN: from the data; `mark_every` ns, 0: every bar,
+`NO_MARKS`: never, not even at fills."""
 
 SLOT = np.dtype(
     [
@@ -219,6 +220,8 @@ ORDER = np.dtype(
 )
 """One complete order; `premium`, `expiry`, `width`, `lot_size` may be `NONE`."""
 
+NO_MARKS = 1 << 62
+"""As a cadence: nobody reads marks, none are written."""
 _MOST_MONEY = 4 * 10**18
 CAPACITY = 4_096
 """Events, marks and orders that a log holds before it must be emptied."""
@@ -281,7 +284,7 @@ class SlotLimits(msgspec.Struct, frozen=True, kw_only=True):
         halt_on_breach: True: close and halt the slot; False: alert only.
         stop_at_tick: True: ticks are real, an enforced stop fills at the tick's price; False:
             ticks were made from bars, the path passed through the stop.
-        mark_every_ns: event time between two marks; 0: a mark at every bar.
+        mark_every_ns: event time between two marks; 0: a mark at every bar; `NO_MARKS`: none.
         seed: seed of the run's scripted randomness.
     """
 

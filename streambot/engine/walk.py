@@ -15,7 +15,7 @@ from streambot.engine.barrier import close_market, judge, revalue, stamp_close, 
 from streambot.engine.kernel import on_tick, settle_expired
 from streambot.engine.quiet import quiet_range
 from streambot.engine.slots import NONE
-from streambot.jit import njit
+from streambot.jit import inlined
 
 Record = Any
 _BAR_OPEN = int(TickFlag.BAR_OPEN)
@@ -23,7 +23,7 @@ _BAR_CLOSE = int(TickFlag.BAR_CLOSE)
 _SESSION_CLOSE = int(TickFlag.SESSION_CLOSE)
 
 
-@njit
+@inlined
 def open_bar(s: Record, ts: int, price: int) -> None:
     """The first tick of a bar."""
     s.bar_open_ts = ts
@@ -33,7 +33,7 @@ def open_bar(s: Record, ts: int, price: int) -> None:
     s.bar_volume = 0
 
 
-@njit
+@inlined
 def take_tick(
     p: Record,
     s: Record,
@@ -74,7 +74,7 @@ def take_tick(
     return low, high, until
 
 
-@njit
+@inlined
 def close_bar(
     p: Record, s: Record, log: Record, barrier: int, ts: int, session_close: bool, row: int
 ) -> None:
@@ -84,7 +84,7 @@ def close_bar(
     close_market(p, s, session_close)
 
 
-@njit
+@inlined
 def advance_bar(
     p: Record,
     s: Record,

@@ -46,7 +46,8 @@ class RewardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         clip: bound of a differential ratio: their first values divide by next to nothing.
         profit_window: steps of the profit factor.
         idleness: penalty per step that ends without a position.
-        realized_profit: bonus per realised net profit, as a share of the capital.
+        realized_profit: bonus per profit that was realised, after both brokerages, as a share of the
+            capital.
         overtrading: penalty of an entry at the bar of the one before it; falls to 0 over
             `overtrading_bars` bars between the two.
         overtrading_bars: see `overtrading`.
@@ -60,13 +61,13 @@ class RewardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     core: CoreReward = CoreReward.LOG_RETURN
     core_weight: Coefficient = 1.0
-    eta: Annotated[float, Meta(gt=0, le=1)] = 0.01
+    eta: Annotated[float, Meta(gt=0, lt=1)] = 0.01
     clip: Annotated[float, Meta(gt=0, le=1e6)] = 10.0
     profit_window: Annotated[int, Meta(ge=1, le=4096)] = 64
     idleness: Coefficient = 1e-6
     realized_profit: Coefficient = 0.05
     overtrading: Coefficient = 1e-5
-    overtrading_bars: Annotated[int, Meta(ge=1)] = 30
+    overtrading_bars: Annotated[int, Meta(ge=1, le=10**9)] = 30
     trail: Coefficient = 1e-5
     early_close: Coefficient = 1e-5
     early_distance: Annotated[float, Meta(ge=-3, le=1)] = 0.5
@@ -96,11 +97,11 @@ class EnvConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     max_quantity: Annotated[int, Meta(ge=1, le=1000)] = 5
     actions: ActionLayout = ActionLayout.JOINT
     window: Annotated[int, Meta(ge=1, le=4096)] = 10
-    episode_bars: Annotated[int, Meta(ge=1)] | None = 256
-    lookback: Annotated[int, Meta(ge=0)] = 64
+    episode_bars: Annotated[int, Meta(ge=1, le=2**40)] | None = 256
+    lookback: Annotated[int, Meta(ge=0, le=2**40)] = 64
     start: Moment | None = None
     end: Moment | None = None
     drawdown_limit_bp: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
-    max_gap_ns: Annotated[int, Meta(ge=0)] = 7 * NANOS_PER_DAY
+    max_gap_ns: Annotated[int, Meta(ge=0, le=2**62)] = 7 * NANOS_PER_DAY
     reward: RewardConfig = RewardConfig()
     features: FeatureConfig = FeatureConfig()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from streambot.engine.drive import make_log
 from streambot.engine.slots import (
     CAPACITY,
     EVENT,
+    NO_MARKS,
     ORDER,
     RING,
     ROOM,
@@ -33,6 +35,8 @@ from streambot.env.world import ACCOUNT_N, ENV, RESET_BY_CALL, WORLD
 from streambot.market.packed import pack_arrays, unpack_arrays
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streambot.data.segments import Segments
     from streambot.domain.instruments import Instrument
     from streambot.env.config import EnvConfig
@@ -70,6 +74,10 @@ class Core:
         terms: float64 [n, TERMS].
         masks: uint8 [n, actions], 1 where an action is legal.
         terminated, truncated: uint8 [n].
+        equity: float64 [n], in the instrument's currency.
+        step: one step of all environments with `actions`; bits of `FOUND_…` of `env.world`, or
+            `FOUND_NO_ACTION`, and nothing was done.
+        reasons: uint8 [n], 1 + the code of the step's last rejection; 0: none.
         envs: `ENV` [n]. slots: `SLOT` [n]. quotes: `ORDER` [n]. events: `EVENT` [n, ROOM].
     """
 
@@ -96,7 +104,7 @@ class Core:
             max_gap_ns=config.max_gap_ns,
             drawdown_limit_bp=config.drawdown_limit_bp,
             stop_at_tick=head.stop_at_tick,
-            mark_every_ns=_NEVER,
+            mark_every_ns=NO_MARKS,
         )
         self.params = np.concatenate([
             make_params(i, _money(i, config), limits) for i in head.instruments
@@ -104,7 +112,6 @@ class Core:
         self._blank = np.concatenate([
             new_slot(self.params[k : k + 1]) for k in range(len(self.params))
         ])  # fmt: skip
-        self._blank["next_mark"] = _NEVER
         self._starts(nowhere=outside)
         size = len(config.features.window_fields) * config.window
         size += len(config.features.slow_fields) + ACCOUNT_N
@@ -115,6 +122,8 @@ class Core:
         self.rewards, self.terms = np.zeros(n), np.zeros((n, len(TERMS)))
         self.masks = np.zeros((n, joint_size(config.max_quantity)), np.uint8)
         self.terminated, self.truncated = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
+        self.equity, self.reasons = np.zeros(n), np.zeros(n, np.uint8)
+        self._money = np.array([10.0**-i.money_decimals for i in head.instruments])
         self._rings, self._log = np.zeros(n, RING), make_log()
         self._changes = np.zeros((n, config.reward.profit_window))
         for name in ("asked_instrument", "asked_bar", "asked_bars"):
@@ -128,12 +137,10 @@ class Core:
         self._address = ctypes.c_void_p(self._world.ctypes.data)
         # One environment's step is over before the interpreter's lock could be handed on.
         call = ctypes.PYFUNCTYPE if n < _RELEASE_FROM else ctypes.CFUNCTYPE
-        self._step = call(None, ctypes.c_void_p)(step_world.address)
+        self.step: Callable[[], int] = partial(
+            call(ctypes.c_int64, ctypes.c_void_p)(step_world.address), self._address
+        )
         self._reset = call(None, ctypes.c_void_p)(reset_world.address)
-
-    def step(self) -> None:
-        """One step of all environments with `actions`."""
-        self._step(self._address)
 
     def reset(self, slots: npt.NDArray[np.bool_] | None = None) -> None:
         """Begin new episodes in all environments, or in those where `slots` is true."""
@@ -322,6 +329,9 @@ class Core:
             "masks": self.masks,
             "terminated": self.terminated,
             "truncated": self.truncated,
+            "equity": self.equity,
+            "reasons": self.reasons,
+            "money": self._money,
         }
         for name, array in self._arrays.items():
             w[name] = array.ctypes.data
@@ -329,8 +339,8 @@ class Core:
 
 _RELEASE_FROM = 16
 _STATE = (
-    "slots", "envs", "quotes", "events", "changes", "actions", "observations", "rewards", "terms",
-    "masks", "terminated", "truncated",
+    "slots", "envs", "quotes", "events", "changes", "observations", "rewards", "terms",
+    "masks", "terminated", "truncated", "equity", "reasons",
 )  # fmt: skip
 _OF_SEGMENTS = (
     "ticks",

@@ -13,13 +13,13 @@ import numpy as np
 
 from streambot.data.philox import philox
 from streambot.env.world import CAUSE_NONE
-from streambot.jit import njit
+from streambot.jit import inlined
 
 Record = Any
 _MASK = 0xFFFFFFFF
 
 
-@njit
+@inlined
 def draw_episode(key: int, actor: int, slot: int, episode: int) -> int:
     """A random number of 63 bits: of this seed, actor, environment and episode alone."""
     low, high = episode & _MASK, (episode >> 32) & _MASK
@@ -27,7 +27,7 @@ def draw_episode(key: int, actor: int, slot: int, episode: int) -> int:
     return (w0 << 31) | (w1 >> 1)
 
 
-@njit
+@inlined
 def choose(w: Record, e: Record, first_start: Any, last_bar: Any, starts_before: Any) -> None:
     """The next episode: the one that was asked for, else the next of this environment's draws."""
     if e.asked_instrument >= 0:
@@ -45,7 +45,7 @@ def choose(w: Record, e: Record, first_start: Any, last_bar: Any, starts_before:
     e.asked_instrument = e.asked_bar = e.asked_bars = -1
 
 
-@njit
+@inlined
 def begin(e: Record, s: Record) -> None:
     """Nothing has happened yet in the episode."""
     e.equity = s.cash
@@ -57,7 +57,7 @@ def begin(e: Record, s: Record) -> None:
     m.changes, m.entry_bar = 0, -1
 
 
-@njit
+@inlined
 def warm(s: Record, e: Record, b: Record) -> None:
     """Give a new slot what the recording up to its first bar, a `BAR_ROW`, has left behind."""
     s.close_ts, s.barrier, s.bars = b.close_ts, b.barrier, e.bar + 1

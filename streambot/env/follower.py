@@ -37,7 +37,6 @@ class Follower:
         instrument: what the slot trades.
         context: what it knows besides its ticks.
         config: settings; capital and limits are those of the engine.
-        first_ns: a time at or before the first tick, UTC ns.
         decision_ns: the run's decision timeframe.
 
     Raises:
@@ -54,12 +53,11 @@ class Follower:
         context: SlotContext,
         config: EnvConfig,
         *,
-        first_ns: int,
         decision_ns: int,
     ) -> None:
         features = config.features
         check_timeframes(features, decision_ns)
-        self._features = Features(features, [trading_dates(instrument, first_ns, features)])
+        self._features = Features(features, [trading_dates(instrument, features)])
         self._room = 2 * config.window
         self._window = np.zeros((self._room, len(features.window_fields)), np.float32)
         self._slow = np.zeros((self._room, len(features.slow_fields)), np.float32)

@@ -49,14 +49,19 @@ from streambot.env.world import (
     CAUSE_NONE,
     CAUSE_RUIN,
     ENV,
+    FOUND_END,
+    FOUND_NO_ACTION,
+    FOUND_REJECTION,
     RESET_AT_NEXT_STEP,
     WORLD,
     pointer,
+    prefetch,
 )
-from streambot.jit import cfunc, njit
+from streambot.jit import cfunc, inlined
 
 Record = Any
 _TERMS = len(TERMS)
+_FLOATS_A_LINE, _TICKS_A_LINE = 16, 2  # in 64 bytes
 _MASK = 0xFFFFFFFF
 _BOUND = 5.0
 _PRICES_IN_ATR, _SHARE = 4.0, 10.0
@@ -64,21 +69,19 @@ _HELD_SCALE, _DAYS_SCALE = 5.0, 30.0
 _F4, _F8, _I8, _U1 = np.float32, np.float64, np.int64, np.uint8
 
 
-@njit
-def _ended(p: Record, s: Record, e: Record, quote: Record) -> int:
+@inlined
+def _ended(s: Record, e: Record, long: int, short: int) -> int:
     """Why the episode terminates at this close; `CAUSE_NONE`: it does not."""
     if s.halted != 0 or s.alerted != 0:
         return CAUSE_DRAWDOWN
-    if e.equity < 1:
+    if e.equity <= 1:
         return CAUSE_RUIN
-    if s.side == 0 and s.order_action == ACT_HOLD:
-        long, short = affordable(p, s, quote, 1)
-        if max(long, short) == 0:
-            return CAUSE_RUIN
+    if s.side == 0 and s.order_action == ACT_HOLD and max(long, short) == 0:
+        return CAUSE_RUIN
     return CAUSE_NONE
 
 
-@njit
+@inlined
 def _order_of(s: Record, p: Record, quote: Record, action: int, quantity: int) -> None:
     """Let the answer to the last close wait, completed."""
     act, lots = ACT_HOLD, 0
@@ -95,8 +98,10 @@ def _order_of(s: Record, p: Record, quote: Record, action: int, quantity: int) -
         wait_with(s, quote)
 
 
-@njit
-def _settle_up(s: Record, e: Record, log: Record, events: Any) -> tuple[int, bool, float]:
+@inlined
+def _settle_up(
+    p: Record, s: Record, e: Record, log: Record, events: Any
+) -> tuple[int, bool, float]:
     """Read the step's events: net profit, whether a position was opened, how far its stop moved."""
     net = 0
     entered = False
@@ -107,7 +112,7 @@ def _settle_up(s: Record, e: Record, log: Record, events: Any) -> tuple[int, boo
         if k < ROOM:
             events[k] = event
         if event.kind == EV_SETTLED:
-            net += event.realized - event.brokerage
+            net += event.realized - event.brokerage - p.brokerage_entry
         elif event.kind == EV_REJECTED:
             e.rejected = event.detail
         elif event.kind == EV_FILLED:
@@ -115,14 +120,14 @@ def _settle_up(s: Record, e: Record, log: Record, events: Any) -> tuple[int, boo
                 entered = True
                 e.entry_bar = e.bar
             else:
-                net += event.realized - event.brokerage
+                net += event.realized - event.brokerage - p.brokerage_entry
     moved = 0.0
     if e.side != 0 and e.side == s.side and not entered and e.unrealized > 0:
         moved = e.side * (s.stop - e.stop) / s.width
     return net, entered, moved
 
 
-@njit
+@inlined
 def _closed_by_order(log: Record) -> bool:
     for k in range(log.n_events):
         event = log.events[k]
@@ -131,9 +136,9 @@ def _closed_by_order(log: Record) -> bool:
     return False
 
 
-@njit
-def _run(w: Record, stepping: bool) -> None:
-    """Step every slot, or begin the episodes of those that are to."""
+@inlined
+def _run(w: Record, stepping: bool) -> int:
+    """Step every slot, or begin the episodes of those that are to; what was met, as `FOUND_…`."""
     n, quantity = w.slots_n, w.quantity
     ticks = carray(pointer(w.ticks), w.ticks_n, TICK)
     bars = carray(pointer(w.bars), w.bars_n, BAR_ROW)
@@ -167,6 +172,14 @@ def _run(w: Record, stepping: bool) -> None:
     masks = carray(pointer(w.masks), (n, 2 * quantity + 2), _U1)
     terminated = carray(pointer(w.terminated), n, _U1)
     truncated = carray(pointer(w.truncated), n, _U1)
+    equity = carray(pointer(w.equity), n, _F8)
+    reasons = carray(pointer(w.reasons), n, _U1)
+    money = carray(pointer(w.money), w.instruments_n, _F8)
+    if stepping:
+        for i in range(n):
+            if actions[i] < 0 or actions[i] >= 2 * quantity + 2:
+                return FOUND_NO_ACTION
+    found = 0
     # A slot that holds stocks never looks at a calendar: any will do.
     no_chain = Calendar(session_opens, session_closes, expiries, lots)
     for i in range(n):
@@ -178,6 +191,10 @@ def _run(w: Record, stepping: bool) -> None:
             if w.autoreset != RESET_AT_NEXT_STEP:
                 continue
             fresh = True
+        if w.outside == 0 and i + 3 < n:
+            _ask_ahead(
+                w, envs[i + 2], envs[i + 3], bar_starts, tick_starts, bars, ticks, windows, slow
+            )
         if fresh:
             e.to_reset = 0
             if w.outside == 0:
@@ -215,14 +232,15 @@ def _run(w: Record, stepping: bool) -> None:
             e.distance = 0.0
             if s.side != 0:
                 e.distance = distance_to_trail(s.side, s.last_price, s.stop, s.width)
-            net, entered, moved = _settle_up(s, e, log, events[i])
+            net, entered, moved = _settle_up(p, s, e, log, events[i])
             early = early and _closed_by_order(log)
             e.side, e.stop = s.side, s.stop
         begin_order(p, s, quote, ACT_BUY, 1)
         if p.is_option != 0:
             add_contract(p, s, chain, quote)
+        long, short = affordable(p, s, quote, min(w.quantity, p.max_quantity))
         if not fresh:
-            cause = _ended(p, s, e, quote)
+            cause = _ended(s, e, long, short)
             ends = cause != CAUSE_NONE
             terminated[i] = 1 if ends else 0
             if not ends:
@@ -235,12 +253,41 @@ def _run(w: Record, stepping: bool) -> None:
             )  # fmt: skip
             e.total += rewards[i]
         show(
-            w, p, s, e, quote, bar_starts[e.instrument] + e.bar, windows, slow, observations[i],
-            masks[i],
+            w, p, s, e, long, short, bar_starts[e.instrument] + e.bar, windows, slow,
+            observations[i], masks[i],
         )  # fmt: skip
+        equity[i] = e.equity * money[e.instrument]
+        reasons[i] = e.rejected + 1
+        found |= (FOUND_END if e.ended != 0 else 0) | (FOUND_REJECTION if e.rejected >= 0 else 0)
+    return found
 
 
-@njit
+@inlined
+def _ask_ahead(
+    w: Record,
+    next_but_one: Record,
+    later: Record,
+    bar_starts: Any,
+    tick_starts: Any,
+    bars: Any,
+    ticks: Any,
+    windows: Any,
+    slow: Any,
+) -> None:
+    """Ask for the rows of the environments whose turn comes: each has its own place in the data."""
+    prefetch(bars, bar_starts[later.instrument] + later.bar + 1)
+    row = bar_starts[next_but_one.instrument] + next_but_one.bar + 1
+    if row < w.bars_n:
+        tick = tick_starts[next_but_one.instrument] + bars[row].tick
+        prefetch(ticks, tick)
+        prefetch(ticks, tick + _TICKS_A_LINE)
+    newest = row * w.window_n
+    for back in range(0, w.look * w.window_n, _FLOATS_A_LINE):
+        prefetch(windows, newest - back)
+    prefetch(slow, row * w.slow_n)
+
+
+@inlined
 def _runs_out(w: Record, e: Record, bars: Any, first: int, last_bar: int) -> int:
     """Why the episode is cut off at this close; `CAUSE_NONE`: it is not."""
     if w.outside != 0:
@@ -252,10 +299,10 @@ def _runs_out(w: Record, e: Record, bars: Any, first: int, last_bar: int) -> int
     return CAUSE_NONE
 
 
-@cfunc("void(voidptr)")
-def step_world(address: Any) -> None:
-    """One step of every environment of the world at `address`."""
-    _run(carray(address, 1, WORLD)[0], True)
+@cfunc("int64(voidptr)")
+def step_world(address: Any) -> int:
+    """One step of every environment of the world at `address`; what was met, as `FOUND_…`."""
+    return _run(carray(address, 1, WORLD)[0], True)
 
 
 @cfunc("void(voidptr)")

@@ -12,8 +12,8 @@ import numpy as np
 from streambot.domain.units import NANOS_PER_DAY
 from streambot.engine.slots import NONE
 from streambot.engine.valuation import risk_equity_at
-from streambot.env.world import ACCOUNT_N
-from streambot.jit import njit
+from streambot.env.world import ACCOUNT_N, copy_floats
+from streambot.jit import inlined
 
 Record = Any
 _BOUND = 5.0
@@ -21,12 +21,21 @@ _PRICES_IN_ATR, _SHARE = 4.0, 10.0
 _HELD_SCALE, _DAYS_SCALE = 5.0, 30.0
 
 
-@njit
+@inlined
 def _bounded(value: float, bound: float) -> float:
-    return min(bound, max(-bound, value))
+    # `min` and `max` of floats ask for NaN as well; there is none here.
+    return bound if value > bound else (max(value, -bound))
 
 
-@njit
+@inlined
+def _lots_for(spare: int, cost: int, unit: int, most: int) -> int:
+    """Lots that `spare` pays for, at most `most`; a division takes longer than all else here."""
+    if float(cost) * float(unit) * float(most) < 0.5 * float(spare):
+        return most
+    return min(most, spare // (cost * unit))
+
+
+@inlined
 def affordable(p: Record, s: Record, quote: Record, most: int) -> tuple[int, int]:
     """Lots that the slot's cash would pay for at the last price, long and short; -1: nobody knows.
 
@@ -48,16 +57,17 @@ def affordable(p: Record, s: Record, quote: Record, most: int) -> tuple[int, int
     if spare < 0:
         return 0, 0
     unit = lot_size * p.tick_money
-    return min(most, spare // (long_cost * unit)), min(most, spare // (short_cost * unit))
+    return _lots_for(spare, long_cost, unit, most), _lots_for(spare, short_cost, unit, most)
 
 
-@njit
+@inlined
 def show(
     w: Record,
     p: Record,
     s: Record,
     e: Record,
-    quote: Record,
+    long: int,
+    short: int,
     bar: int,
     windows: Any,
     slow: Any,
@@ -67,6 +77,7 @@ def show(
     """Write what the agent sees at the close of the instrument's bar `e.bar`.
 
     Args:
+        long, short: lots that could be entered, as `affordable` says.
         bar: row of that bar in the columns.
     """
     at = 0
@@ -75,14 +86,10 @@ def show(
         observation[at] = 0.0
         at += 1
     first = (bar - w.look + 1 + missing) * w.window_n
-    for k in range((w.look - missing) * w.window_n):
-        observation[at + k] = windows[first + k]
+    copy_floats(observation, at, windows, first, (w.look - missing) * w.window_n)
     at += (w.look - missing) * w.window_n
-    for k in range(w.slow_n):
-        observation[at + k] = slow[bar * w.slow_n + k]
+    copy_floats(observation, at, slow, bar * w.slow_n, w.slow_n)
     at += w.slow_n
-    most = min(w.quantity, p.max_quantity)
-    long, short = affordable(p, s, quote, most)
     for k in range(ACCOUNT_N):
         observation[at + k] = 0.0
     if s.side != 0:
@@ -102,7 +109,7 @@ def show(
     risk = risk_equity_at(p, s, s.last_price)
     if s.peak_risk > 0:
         fall = (s.peak_risk - risk) / s.peak_risk
-        observation[at + 5] = min(2.0, max(0.0, fall) * 10_000.0 / w.drawdown_bp)
+        observation[at + 5] = _bounded(fall * 10_000.0 / w.drawdown_bp if fall > 0.0 else 0.0, 2.0)
     observation[at + 9] = max(0, long, short) / w.quantity
     open_to = s.halted == 0 and e.ended == 0
     mask[0] = 1

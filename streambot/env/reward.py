@@ -1,6 +1,7 @@
 """What a step is paid: a core reward and shaping terms, from the account at two closes.
 
-With equity E_t at barrier t in money units, floored at one unit, and r_t = log(E_t / E_{t-1}):
+With equity E_t at barrier t in money units and r_t = log(E_t / E_{t-1}), where an equity below one
+unit counts as one:
 
     log_return             r_t
     pnl                    (E_t - E_{t-1}) / capital
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from streambot.env.config import CoreReward
-from streambot.jit import njit
+from streambot.jit import inlined
 
 Record = Any
 TERMS = (
@@ -37,7 +38,7 @@ TERMS = (
     "early_close",
     "termination",
 )
-"""Names of the terms, in order; their sum is the reward."""
+"""Names of the terms, in order; added up in it they are the reward."""
 KINDS = {kind: number for number, kind in enumerate(CoreReward)}
 _PNL, _SHARPE = KINDS[CoreReward.PNL], KINDS[CoreReward.DIFFERENTIAL_SHARPE]
 _SORTINO, _FACTOR = KINDS[CoreReward.DIFFERENTIAL_SORTINO], KINDS[CoreReward.PROFIT_FACTOR]
@@ -77,7 +78,7 @@ PAID = np.dtype(
 """What the rewards of a slot remember: averages, changes so far, bar of the last entry (-1: none)."""
 
 
-@njit
+@inlined
 def differential_sharpe(m: Record, r: float, eta: float) -> float:
     """D_t of `r`; `m`, a `PAID` record, moves on."""
     delta_a, delta_b = r - m.mean, r * r - m.square
@@ -90,7 +91,7 @@ def differential_sharpe(m: Record, r: float, eta: float) -> float:
     return ratio
 
 
-@njit
+@inlined
 def differential_sortino(m: Record, r: float, eta: float) -> float:
     """D_t of `r`; `m`, a `PAID` record, moves on."""
     mean, square = m.sortino_mean, m.downside
@@ -107,7 +108,7 @@ def differential_sortino(m: Record, r: float, eta: float) -> float:
     return ratio
 
 
-@njit
+@inlined
 def profit_factor(m: Record, changes: Any, change: float) -> float:
     """(G - L) / (G + L) of the last `len(changes)` changes of equity, `change` among them."""
     changes[m.changes % len(changes)] = change
@@ -120,7 +121,7 @@ def profit_factor(m: Record, changes: Any, change: float) -> float:
     return (gains - losses) / (gains + losses) if gains + losses > 0.0 else 0.0
 
 
-@njit
+@inlined
 def core_reward(c: Record, m: Record, changes: Any, before: int, after: int, capital: int) -> float:
     """The core reward of a step that took equity from `before` to `after`, money units.
 
@@ -134,7 +135,7 @@ def core_reward(c: Record, m: Record, changes: Any, before: int, after: int, cap
         return (after - before) / capital
     if c.kind == _FACTOR:
         return profit_factor(m, changes, (after - before) / capital)
-    r = np.log(max(1, after) / max(1, before))
+    r = 0.0 if after == before else np.log(max(1, after) / max(1, before))
     if c.kind == _SHARPE:
         return min(c.clip, max(-c.clip, differential_sharpe(m, r, c.eta)))
     if c.kind == _SORTINO:
@@ -142,7 +143,7 @@ def core_reward(c: Record, m: Record, changes: Any, before: int, after: int, cap
     return r
 
 
-@njit
+@inlined
 def pay(
     c: Record,
     m: Record,
@@ -166,7 +167,7 @@ def pay(
         capital: cash at the start, money units.
         bar: number of the bar that the step ends with.
         before, after: equity, money units.
-        net_profit: realised in the step less brokerage of what was closed, money units.
+        net_profit: realised in the step, less both brokerages of what was closed, money units.
         flat: no position at the end.
         entered: a position was opened.
         trail_moved: move of the trailing stop in its favour, in widths, of a position that was held
@@ -174,19 +175,18 @@ def pay(
         closed_early: an order closed a profitable position far from its stop.
         terminated: the episode ended, and not for want of data.
     """
-    terms[0] = c.core_weight * core_reward(c, m, changes, before, after, capital)
-    terms[1] = -c.idleness if flat else 0.0
-    terms[2] = c.realized_profit * max(0, net_profit) / capital
-    terms[3] = 0.0
+    core = c.core_weight * core_reward(c, m, changes, before, after, capital)
+    idleness = -c.idleness if flat else 0.0
+    realized = c.realized_profit * max(0, net_profit) / capital
+    overtrading = 0.0
     if entered:
         if m.entry_bar >= 0:
             since = (bar - m.entry_bar) / c.overtrading_bars
-            terms[3] = -c.overtrading * max(0.0, 1.0 - since)
+            overtrading = -c.overtrading * max(0.0, 1.0 - since)
         m.entry_bar = bar
-    terms[4] = c.trail * min(1.0, trail_moved)
-    terms[5] = -c.early_close if closed_early else 0.0
-    terms[6] = -c.termination if terminated else 0.0
-    total = 0.0
-    for k in range(len(terms)):
-        total += terms[k]
-    return total
+    trail = c.trail * (min(trail_moved, 1.0))
+    early = -c.early_close if closed_early else 0.0
+    termination = -c.termination if terminated else 0.0
+    terms[0], terms[1], terms[2], terms[3] = core, idleness, realized, overtrading
+    terms[4], terms[5], terms[6] = trail, early, termination
+    return core + idleness + realized + overtrading + trail + early + termination

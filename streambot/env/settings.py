@@ -10,11 +10,12 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from streambot.domain.config import SETTINGS
 from streambot.domain.durations import parse_timeframe
 from streambot.domain.errors import ConfigError, UsageError
-from streambot.domain.replay_settings import Moment, parse_moment
+from streambot.domain.replay_settings import parse_moment
 from streambot.domain.suggest import did_you_mean
 from streambot.env.config import ActionLayout, CoreReward, EnvConfig, RewardConfig
 from streambot.market.feature_config import FeatureConfig
@@ -43,6 +44,15 @@ NAMES = (*_OWN, *FEATURES)
 """Every setting of an environment; those of `FeatureConfig` may be given by themselves."""
 _LISTS = ("regime_windows", "timeframes")
 _MOST_CASH = Decimal(10) ** 12
+_EXPECTED = re.compile(
+    r"Expected (?P<kind>\w+)(?: \| null)?(?: (?P<bound>[<>]=?) (?P<limit>[-+.e\d]+))?"
+    r"(?:, got (?P<got>[\w.]+))?\Z"
+)
+_KINDS = {
+    "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false",
+    "null": "nothing", "array": "a list", "object": "a mapping", "decimal": "an amount",
+}  # fmt: skip
+_BOUNDS = {">=": "at least", ">": "above", "<=": "at most", "<": "below"}
 _PLACE = re.compile(r" - at `\$\.?(?P<where>[^`]*)`\Z")
 
 
@@ -57,6 +67,7 @@ def make_config(settings: Mapping[str, Any]) -> EnvConfig:
     Raises:
         ConfigError: an unknown setting, or a value that it cannot have.
     """
+    settings = {name: _own(value) for name, value in settings.items()}
     fields: dict[str, Any] = {}
     features = dict(_mapping("features", settings.get("features", {})))
     for name, value in settings.items():
@@ -81,6 +92,15 @@ def make_config(settings: Mapping[str, Any]) -> EnvConfig:
         raise _wrong(error) from error
 
 
+def _own(value: object) -> object:
+    """Numbers of numpy as Python's own; people have them at hand."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return {k: _own(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
 def _wrong(error: msgspec.ValidationError) -> ConfigError:
     """What is wrong, and where, without the words of a decoder."""
     text = str(error)
@@ -89,7 +109,15 @@ def _wrong(error: msgspec.ValidationError) -> ConfigError:
     for ours, theirs in (("max_gap", "max_gap_ns"), ("", "features.")):
         where = where.replace(theirs, ours)
     said = _PLACE.sub("", text).replace("`", "")
-    return ConfigError(said[:1].lower() + said[1:], where=where or "settings of the environment")
+    wanted = _EXPECTED.match(said)
+    if wanted is not None:
+        said = f"must be {_KINDS.get(wanted['kind'], wanted['kind'])}"
+        if wanted["bound"]:
+            said += f", {_BOUNDS[wanted['bound']]} {float(wanted['limit']):,g}"
+        if wanted["got"]:
+            said += f"; this is {_KINDS.get(wanted['got'], wanted['got'])}"
+    where = "" if where in {"features", "reward"} else where
+    return ConfigError(said, where=where or "settings of the environment")
 
 
 def _known(group: str, given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -97,7 +125,10 @@ def _known(group: str, given: Mapping[str, Any], names: tuple[str, ...]) -> dict
     for name in given:
         if name not in names:
             what = f"`{group}` has" if group else "an environment has"
-            raise ConfigError(f"{what} no setting `{name}`", hint=did_you_mean(name, names))
+            hint = did_you_mean(name, names)
+            if not group and name in REWARDS:
+                hint = f'it belongs to the reward: reward={{"{name}": ...}}'
+            raise ConfigError(f"{what} no setting `{name}`", hint=hint)
     return dict(given)
 
 
@@ -110,10 +141,10 @@ def _chosen(name: str, value: object, kind: type[StrEnum]) -> None:
 
 
 def _read(name: str, value: object) -> tuple[str, object]:
-    if value is None:
+    if value is None and name != "capital":
         return _field(name), None
     if name in {"start", "end"}:
-        moment = value if isinstance(value, Moment) else _said(name, parse_moment, value)
+        moment = _said(name, parse_moment, value)
         return name, msgspec.to_builtins(moment)
     if name == "max_gap" and not isinstance(value, int):
         return "max_gap_ns", _said(name, SETTINGS["max_gap"].parse, value)

@@ -111,8 +111,11 @@ class ArraySource(NamedTuple):
                 raise DataError("ticks need `closes`, the close time of every interval")
             if not is_sorted(data.ts) or not is_sorted(data.bar):
                 raise DataError("ticks must come in time order", hint="sort them by `ts`")
-            zeros = np.zeros(len(data), np.uint16)
-            return data._replace(instrument=zeros), np.asarray(self.closes, np.int64)
+            # Not `_replace`: a block is as long as its columns, which it does not expect.
+            block = TickBlock(
+                np.zeros(len(data), np.uint16), data.bar, data.flags, data.ts, data.price, data.size
+            )
+            return block, np.asarray(self.closes, np.int64)
         ends = data.ts + data.duration
         if not is_sorted(data.ts) or not is_sorted(ends) or bool((data.ts[1:] < ends[:-1]).any()):
             raise DataError(

@@ -18,7 +18,15 @@ from streambot.env.fields import FIRST_BUY, observation_fields
 from streambot.env.reward import TERMS
 from streambot.env.settings import make_config
 from streambot.env.shell import action_space, ask, events_of, observation_space, refuse_action
-from streambot.env.world import CAUSES, RESET_AT_NEXT_STEP, RESET_BY_CALL, RESET_IN_STEP
+from streambot.env.world import (
+    CAUSES,
+    FOUND_END,
+    FOUND_NO_ACTION,
+    FOUND_REJECTION,
+    RESET_AT_NEXT_STEP,
+    RESET_BY_CALL,
+    RESET_IN_STEP,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +43,7 @@ _RESET_WHEN = {
     AutoresetMode.DISABLED: RESET_BY_CALL,
 }
 _REASONS = np.array([None, *(reason.value for reason in REASONS)], dtype=object)
+_PAID = tuple(key for name in TERMS for key in (name, f"_{name}"))
 _CAUSES = np.array([None, *CAUSES[1:]], dtype=object)
 
 
@@ -93,12 +102,13 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
         )
         self.core = core
         self._seeded = False
-        self._size = core.masks.shape[1]
-        self._money = np.array([
-            10.0**-instrument.money_decimals for instrument in core.segments.head.instruments
-        ])  # fmt: skip
+        # Views and names that are the same at every step.
+        self._terminated = core.terminated.view(np.bool_)
+        self._truncated = core.truncated.view(np.bool_)
+        self._found = 0
         self._everybody = np.ones(self.num_envs, np.bool_)
         self._everybody.flags.writeable = False
+        self._paid = dict.fromkeys(_PAID, self._everybody)
 
     def reset(
         self,
@@ -121,7 +131,14 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
         for i in np.flatnonzero(where).tolist():
             ask(self.core, i, asked)
         self.core.reset(where)
+        self._found = self._met()
         return self._observations(), self._infos()
+
+    def _met(self) -> int:
+        """What a step would have said of the environments as they stand, as `FOUND_…`."""
+        core = self.core
+        ended = FOUND_END if core.envs["ended"].any() else 0
+        return ended | (FOUND_REJECTION if core.reasons.any() else 0)
 
     def _where(self, mask: object) -> Flags:
         if mask is None:
@@ -167,21 +184,22 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
             ResetNeeded: an episode has ended and nobody began a new one.
         """
         core = self.core
-        if self.autoreset_mode is not AutoresetMode.NEXT_STEP and core.envs["ended"].any():
-            raise ResetNeeded("an episode has ended: reset it, with `reset_mask` in the options")
         if not self._seeded:
             raise ResetNeeded("no episode has begun: call reset()")
+        if self._found & FOUND_END and self.autoreset_mode is not AutoresetMode.NEXT_STEP:
+            raise ResetNeeded("an episode has ended: reset it, with `reset_mask` in the options")
         core.actions[:] = self._indices(actions)
-        core.step()
-        if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            ended = core.envs["ended"] != 0
-            if ended.any():
-                return self._begin_again(ended)
+        found = core.step()
+        if found == FOUND_NO_ACTION:
+            raise refuse_action(actions, self.config)
+        self._found = found
+        if found & FOUND_END and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            return self._begin_again(core.envs["ended"] != 0)
         return (
             self._observations(),
             core.rewards.copy(),
-            core.terminated.view(np.bool_).copy(),
-            core.truncated.view(np.bool_).copy(),
+            self._terminated.copy(),
+            self._truncated.copy(),
             self._infos(),
         )
 
@@ -198,6 +216,7 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
         for i in np.flatnonzero(ended).tolist():
             last[i] = core.observations[i].copy()
         core.reset(ended)
+        self._found = self._met()
         infos = self._infos()
         # What the step was paid for belongs to the step; the masks to the observation.
         infos |= {name: final[name] for name in ("reward_terms", "_reward_terms")}
@@ -212,9 +231,7 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
         if given.shape != shape or given.dtype.kind not in "iu":
             raise refuse_action(actions, self.config)
         if not multi:
-            if given.min() < 0 or given.max() >= self._size:
-                raise refuse_action(actions, self.config)
-            return given
+            return given  # the compiled step looks at their range
         most = self.config.max_quantity
         kind, size = given[:, 0], given[:, 1]
         if kind.min() < 0 or kind.max() > 3 or size.min() < 0 or size.max() >= most:
@@ -228,25 +245,21 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
 
     def _infos(self) -> dict[str, Any]:
         core, everybody = self.core, self._everybody
-        envs = core.envs
-        terms = core.terms.T.copy()
-        paid: dict[str, Any] = {}
-        for k, name in enumerate(TERMS):
-            paid[name], paid[f"_{name}"] = terms[k], everybody
+        paid: dict[str, Any] = self._paid.copy()
+        paid.update(zip(TERMS, core.terms.T.copy(), strict=True))
         infos = {
             "action_mask": core.masks.copy() if self._copy else core.masks,
             "_action_mask": everybody,
             "reward_terms": paid,
             "_reward_terms": everybody,
-            "equity": envs["equity"] * self._money[envs["instrument"]],
+            "equity": core.equity.copy(),
             "_equity": everybody,
         }
-        rejected = envs["rejected"]
-        if rejected.max() >= 0:
-            infos["rejected"], infos["_rejected"] = _REASONS[rejected + 1], rejected >= 0
-        ended = envs["ended"]
-        if ended.any():
-            infos["end_reason"], infos["_end_reason"] = _CAUSES[envs["cause"]], ended != 0
+        if self._found & FOUND_REJECTION:
+            infos["rejected"], infos["_rejected"] = _REASONS.take(core.reasons), core.reasons != 0
+        if self._found & FOUND_END:
+            envs = core.envs
+            infos["end_reason"], infos["_end_reason"] = _CAUSES[envs["cause"]], envs["ended"] != 0
         return infos
 
     @property
@@ -264,7 +277,7 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings, and the episodes as they stand: memory that is mapped does not travel."""
-        left = {"core", "_money", "_everybody", "_size", "_seeded"}
+        left = {"core", "_terminated", "_truncated", "_everybody", "_paid", "_seeded", "_found"}
         kept = {name: value for name, value in self.__dict__.items() if name not in left}
         return {**kept, "_state": self.core.snapshot(), "_was_seeded": self._seeded}
 
@@ -275,3 +288,4 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
         self._open()
         self.core.restore(snapshot)
         self._seeded = seeded
+        self._found = self._met()

@@ -14,7 +14,7 @@ from streambot.domain.errors import UsageError
 from streambot.domain.events import HOLD, Action
 from streambot.env.fields import action_of
 from streambot.env.shell import ask
-from streambot.env.world import CAUSE_DATA
+from streambot.env.world import CAUSE_DATA, FOUND_END, FOUND_NO_ACTION, FOUND_REJECTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,8 +41,11 @@ class Venue(Protocol):
             StreambotError: there is no such episode.
         """
 
-    def step(self) -> None:
+    def step(self) -> int:
         """Answer the close with `core.actions`, and go on to the next one.
+
+        Returns:
+            Bits of `FOUND_…` of `env.world`; `FOUND_NO_ACTION`: nothing was done.
 
         Raises:
             StreambotError: the stream broke off.
@@ -141,9 +144,11 @@ class StreamVenue:
                 f"the run ended before its {self._config.lookback + 1} bars to look back on had closed"
             )
 
-    def step(self) -> None:
+    def step(self) -> int:
         """See `Venue.step`."""
         core = self.core
+        if not 0 <= core.actions[0] < core.masks.shape[1]:
+            return FOUND_NO_ACTION
         with self._meet:
             action = action_of(int(core.actions[0]), self._config.max_quantity)
             self._answers[self._barrier] = action
@@ -153,8 +158,12 @@ class StreamVenue:
             # The answer to the last close met no other bar: nothing was paid for it.
             core.rewards[0], core.terms[0] = 0.0, 0.0
             core.truncated[0] = 1
+            core.reasons[0] = 0
             core.envs[0]["ended"], core.envs[0]["cause"] = 1, CAUSE_DATA
-        self._over = self._over or bool(core.envs[0]["ended"])
+            core.envs[0]["events_n"] = 0
+        ended = bool(core.envs[0]["ended"])
+        self._over = self._over or ended
+        return (FOUND_END if ended else 0) | (FOUND_REJECTION if core.reasons[0] else 0)
 
     def close(self) -> None:
         """See `Venue.close`. A run in lockstep waits for an agent that has left, and says so."""

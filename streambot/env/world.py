@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from streambot.env.fields import ACCOUNT_FIELDS
@@ -50,6 +51,9 @@ ADDRESSES = (
     "masks",
     "terminated",
     "truncated",
+    "equity",
+    "reasons",
+    "money",
 )
 """Arrays of a world; see `env.core` for their shapes."""
 
@@ -120,6 +124,8 @@ the reason's code of the step's last rejection, -1: none; `asked_…` are -1 unl
 CAUSES = ("", "drawdown", "ruin", "length", "end_of_data", "gap")
 """Why an episode ended; the first stands for "it has not"."""
 CAUSE_NONE, CAUSE_DRAWDOWN, CAUSE_RUIN, CAUSE_LENGTH, CAUSE_DATA, CAUSE_GAP = range(6)
+FOUND_END, FOUND_REJECTION, FOUND_NO_ACTION = 1, 2, -1
+"""What a step has met somewhere, as bits; or that an action is none, and nothing was done."""
 RESET_BY_CALL, RESET_AT_NEXT_STEP, RESET_IN_STEP = 0, 1, 2
 """When an episode that ended is followed by a new one (`WORLD.autoreset`)."""
 ACCOUNT_N = len(ACCOUNT_FIELDS)
@@ -135,3 +141,47 @@ def _pointer(_typing: Any, address: Any) -> Any:
 
 
 pointer: Any = intrinsic(_pointer)
+
+
+def _copy(_typing: Any, to: Any, at: Any, source: Any, first: Any, count: Any) -> Any:
+    """Copy `count` float32 from `source[first:]` to `to[at:]`.
+
+    Element by element, each index would be asked whether it is negative, and no processor's wide
+    moves be used.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        to_type, _, source_type, _, _ = signature.args
+        target = context.make_array(to_type)(context, builder, arguments[0]).data
+        origin = context.make_array(source_type)(context, builder, arguments[2]).data
+        size = builder.mul(arguments[4], ir.Constant(ir.IntType(64), 4))
+        cgutils.raw_memcpy(  # type: ignore[no-untyped-call]
+            builder,
+            builder.gep(target, [arguments[1]]),
+            builder.gep(origin, [arguments[3]]),
+            size,
+            1,
+        )
+        return context.get_dummy_value()
+
+    return types.none(to, at, source, first, count), codegen
+
+
+def _prefetch(_typing: Any, array: Any, at: Any) -> Any:
+    """Ask for the memory of `array[at]` before it is used; `at` need not lie in the array."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        where = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        )
+        builder.call(function, [where, word(0), word(3), word(1)])  # to read, keep it, data
+        return context.get_dummy_value()
+
+    return types.none(array, at), codegen
+
+
+copy_floats: Any = intrinsic(_copy)
+prefetch: Any = intrinsic(_prefetch)

@@ -18,6 +18,7 @@ SCORED = 4
 """Window fields that are z-scores: all but the last."""
 _FORMAT = 1
 
+_SECOND = 10**9
 Timeframe = Annotated[int, Meta(gt=0, le=NANOS_PER_DAY)]
 
 
@@ -39,10 +40,17 @@ class FeatureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     timeframes: tuple[Timeframe, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("regime_windows", "timeframes"):
-            values = getattr(self, name)
+        for name, values in (
+            ("regime_windows", [str(bars) for bars in self.regime_windows]),
+            ("timeframes", [format_duration(timeframe) for timeframe in self.timeframes]),
+        ):
             if len(set(values)) != len(values):
-                raise ValueError(f"`{name}` names one twice: {', '.join(map(str, values))}")
+                raise ValueError(f"`{name}` names one twice: {', '.join(values)}")
+        for timeframe in self.timeframes:
+            if timeframe % _SECOND or NANOS_PER_DAY % timeframe:
+                raise ValueError(
+                    f"`timeframes` has {format_duration(timeframe)}, which does not divide a day"
+                )
 
     @property
     def window_fields(self) -> tuple[str, ...]:

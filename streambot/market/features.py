@@ -13,7 +13,7 @@ Per bar, the *window* fields (`feature_config.WINDOW_FIELDS`); a policy sees tho
     session_time   time since the session's first tick / length of the session before, at most 2
 
 and the *slow* fields, seen for the last bar only. For every regime window of R bars
-(`feature_config.REGIME_FIELDS`), over its R last log returns r:
+(`feature_config.REGIME_FIELDS`), over its R last log returns r (from the 16th on those there are):
 
     volatility       log of the standard deviation of r                                z-score
     autocorrelation  of r, lag 1
@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from streambot.domain.errors import DecodeError
 from streambot.domain.units import NANOS_PER_DAY
 from streambot.jit import njit
 from streambot.market.atr import ATR_PERIOD, true_range, update_atr
@@ -49,9 +50,9 @@ if TYPE_CHECKING:
     from streambot.market.bars import TradingDates
     from streambot.market.feature_config import FeatureConfig
 
-_FEWEST_RETURNS = 16
-_LONGEST_SESSION = 2.0
+_FEWEST_RETURNS, _LONGEST_SESSION = 16, 2.0
 _NEVER = np.iinfo(np.int64).max
+_CHANGING = 6  # the first arrays of `FeatureArrays` are state, the others settings
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
@@ -216,12 +217,13 @@ def _push_coarse(
     if bar.begun == 0:
         bar.begun = 1
         bar.start, bar.end = start, end
-        bar.open, bar.high, bar.low, bar.close, bar.volume = open_, high, low, close, volume
+        bar.open, bar.high, bar.low, bar.close = open_, high, low, close
+        bar.volume = max(0, volume)
     else:
         bar.high = max(bar.high, high)
         bar.low = min(bar.low, low)
         bar.close = close
-        bar.volume += volume
+        bar.volume += max(0, volume)
     if close_ts >= bar.end:
         _complete(bar, scores, windows, at, clip, shown)
 
@@ -316,14 +318,12 @@ def _coarse_bucket(t: int, timeframe: int, opens: Int64Array, ends: Int64Array) 
     session will be, nobody knows while it lasts.
     """
     if len(opens) == 0:
-        start = t // timeframe * timeframe
-        return start, start + timeframe
+        return t // timeframe * timeframe, (t // timeframe + 1) * timeframe
     session = max(0, int(np.searchsorted(opens, t, side="right")) - 1)
     if timeframe == NANOS_PER_DAY and t >= ends[session]:
         following = opens[session + 1] if session + 1 < len(opens) else _NEVER
         return ends[session], following
-    start, end = bucket(t, timeframe, opens[session], ends[session])
-    return start, end
+    return bucket(t, timeframe, opens[session], ends[session])
 
 
 class Features:
@@ -363,11 +363,7 @@ class Features:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Take the next decision bar of instrument `n`; its window fields and its slow fields.
 
-        Args:
-            open_ts, close_ts: first tick, and close of its barrier, UTC ns.
-            prices: open, high, low and close, ticks.
-            volume: volume steps; unknown counts as 0.
-            session_close: the last bar of its trading date.
+        Args as `push_features`; `prices`: open, high, low and close, ticks.
         """
         window = np.zeros(len(self.config.window_fields), np.float32)
         slow = np.zeros(len(self.config.slow_fields), np.float32)
@@ -380,7 +376,7 @@ class Features:
 
     def snapshot(self) -> bytes:
         """The state as bytes."""
-        return pack_arrays(self.arrays)
+        return pack_arrays([self._digest(), *self._state()])
 
     def restore(self, snapshot: bytes) -> None:
         """Go on from a `snapshot` of features with the same settings.
@@ -388,4 +384,16 @@ class Features:
         Raises:
             DecodeError: of other ones, or damaged.
         """
-        unpack_arrays(snapshot, self.arrays)
+        packed = [self._digest(), *(np.empty_like(array) for array in self._state())]
+        unpack_arrays(snapshot, packed)
+        if packed[0].tobytes() != self._digest().tobytes():
+            raise DecodeError("a state of features with other settings", reason="foreign")
+        for array, kept in zip(self._state(), packed[1:], strict=True):
+            array[...] = kept
+
+    def _state(self) -> tuple[npt.NDArray[Any], ...]:
+        """What changes from bar to bar."""
+        return self.arrays[:_CHANGING]
+
+    def _digest(self) -> npt.NDArray[np.uint8]:
+        return np.frombuffer(bytes.fromhex(self.config.digest), np.uint8).copy()

@@ -97,10 +97,7 @@ class StreamSource(NamedTuple):
         config = make_config({**settings, **_of_the_run(manifest, number, settings)})
         instrument = manifest.instruments[number]
         context = declared.context.get(instrument.symbol, SlotContext(empty_calendar()))
-        first = declared.declaration.outline.first_ns
-        follower = Follower(
-            instrument, context, config, first_ns=first, decision_ns=manifest.decision_ns
-        )
+        follower = Follower(instrument, context, config, decision_ns=manifest.decision_ns)
 
         def start(venue: StreamVenue) -> _Session:
             return _Session(target, instrument.symbol, venue)

@@ -142,14 +142,20 @@ def test_a_reward_that_reads_ahead_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     # What the step's own bar brings is known at its close: so the leak comes from the bar after it.
     from streambot.env.core import Core
 
-    honest = Core.step
+    made = Core.__init__
 
-    def step(self: Core) -> None:
-        honest(self)
-        following = self.segments.bars["close"][self.envs["bar"] + 1]
-        self.rewards += 1e-9 * following
+    def leaks(self: Core, *arguments: Any, **more: Any) -> None:
+        made(self, *arguments, **more)
+        honest = self.step
 
-    monkeypatch.setattr(Core, "step", step)
+        def step() -> int:
+            found = honest()
+            self.rewards += 1e-9 * self.segments.bars["close"][self.envs["bar"] + 1]
+            return found
+
+        self.step = step
+
+    monkeypatch.setattr(Core, "__init__", leaks)
     segments, config = opened(ArraySource(instrument(), bars(300)))
     leak = check_lookahead(segments, config).leak
     assert leak is not None
