@@ -75,6 +75,7 @@ class Core:
         masks: uint8 [n, actions], 1 where an action is legal.
         terminated, truncated: uint8 [n].
         equity: float64 [n], in the instrument's currency.
+        rejections: uint8 [n], 1 where there is one.
         step: one step of all environments with `actions`; bits of `FOUND_…` of `env.world`, or
             `FOUND_NO_ACTION`, and nothing was done.
         reasons: uint8 [n], 1 + the code of the step's last rejection; 0: none.
@@ -123,6 +124,7 @@ class Core:
         self.masks = np.zeros((n, joint_size(config.max_quantity)), np.uint8)
         self.terminated, self.truncated = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         self.equity, self.reasons = np.zeros(n), np.zeros(n, np.uint8)
+        self.rejections = np.zeros(n, np.uint8)
         self._money = np.array([10.0**-i.money_decimals for i in head.instruments])
         self._rings, self._log = np.zeros(n, RING), make_log()
         self._changes = np.zeros((n, config.reward.profit_window))
@@ -331,6 +333,7 @@ class Core:
             "truncated": self.truncated,
             "equity": self.equity,
             "reasons": self.reasons,
+            "rejections": self.rejections,
             "money": self._money,
         }
         for name, array in self._arrays.items():
@@ -340,7 +343,7 @@ class Core:
 _RELEASE_FROM = 16
 _STATE = (
     "slots", "envs", "quotes", "events", "changes", "observations", "rewards", "terms",
-    "masks", "terminated", "truncated", "equity", "reasons",
+    "masks", "terminated", "truncated", "equity", "reasons", "rejections",
 )  # fmt: skip
 _OF_SEGMENTS = (
     "ticks",

@@ -36,7 +36,7 @@ ACCOUNT_FIELDS = {
     "equity_ratio": Meaning("10 x (equity / capital - 1)", -5, 5),
     "drawdown": Meaning("drawdown of the risk equity from its peak / the limit", 0, 2),
     "distance_to_trail": Meaning("1 at the best price, 0 at the trailing stop; 0 when flat", -3, 3),
-    "bars_held": Meaning("log(1 + bars since the entry) / 5; 0 when flat", 0, 5),
+    "bars_held": Meaning("b / (b + 32), b bars since the entry; 0 when flat", 0, 1),
     "days_to_expiry": Meaning("calendar days to the open option's expiry / 30; else 0", 0, 5),
     "affordable": Meaning("lots that the cash would buy, of the cheaper side, at most Q / Q", 0, 1),
 }

@@ -174,6 +174,7 @@ def _run(w: Record, stepping: bool) -> int:
     truncated = carray(pointer(w.truncated), n, _U1)
     equity = carray(pointer(w.equity), n, _F8)
     reasons = carray(pointer(w.reasons), n, _U1)
+    rejections = carray(pointer(w.rejections), n, _U1)
     money = carray(pointer(w.money), w.instruments_n, _F8)
     if stepping:
         for i in range(n):
@@ -258,6 +259,7 @@ def _run(w: Record, stepping: bool) -> int:
         )  # fmt: skip
         equity[i] = e.equity * money[e.instrument]
         reasons[i] = e.rejected + 1
+        rejections[i] = 1 if e.rejected >= 0 else 0
         found |= (FOUND_END if e.ended != 0 else 0) | (FOUND_REJECTION if e.rejected >= 0 else 0)
     return found
 

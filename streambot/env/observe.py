@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from streambot.domain.units import NANOS_PER_DAY
 from streambot.engine.slots import NONE
 from streambot.engine.valuation import risk_equity_at
@@ -18,7 +16,7 @@ from streambot.jit import inlined
 Record = Any
 _BOUND = 5.0
 _PRICES_IN_ATR, _SHARE = 4.0, 10.0
-_HELD_SCALE, _DAYS_SCALE = 5.0, 30.0
+_HALF_HELD, _DAYS_SCALE = 32.0, 30.0
 
 
 @inlined
@@ -100,8 +98,8 @@ def show(
         observation[at + 2] = _bounded(moved / (_PRICES_IN_ATR * atr), _BOUND)
         observation[at + 3] = _bounded(_SHARE * e.unrealized / p.capital, _BOUND)
         observation[at + 6] = e.distance
-        held = np.log1p(float(e.bar - e.entry_bar)) / _HELD_SCALE
-        observation[at + 7] = min(_BOUND, held)
+        held = e.bar - e.entry_bar
+        observation[at + 7] = held / (held + _HALF_HELD)
         if p.is_option != 0:
             days = (s.expiry - s.close_ts) / (_DAYS_SCALE * NANOS_PER_DAY)
             observation[at + 8] = min(_BOUND, days)

@@ -43,6 +43,7 @@ _RESET_WHEN = {
     AutoresetMode.DISABLED: RESET_BY_CALL,
 }
 _REASONS = np.array([None, *(reason.value for reason in REASONS)], dtype=object)
+_INDEX = np.dtype(np.int64)
 _PAID = tuple(key for name in TERMS for key in (name, f"_{name}"))
 _CAUSES = np.array([None, *CAUSES[1:]], dtype=object)
 
@@ -105,7 +106,10 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
         # Views and names that are the same at every step.
         self._terminated = core.terminated.view(np.bool_)
         self._truncated = core.truncated.view(np.bool_)
+        self._rejections = core.rejections.view(np.bool_)
         self._found = 0
+        joint = config.actions is ActionLayout.JOINT
+        self._alike = (self.num_envs,) if joint else ()
         self._everybody = np.ones(self.num_envs, np.bool_)
         self._everybody.flags.writeable = False
         self._paid = dict.fromkeys(_PAID, self._everybody)
@@ -225,13 +229,19 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
         return self._observations(), rewards, terminated, truncated, infos
 
     def _indices(self, actions: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        if (
+            actions.__class__ is np.ndarray
+            and actions.dtype == _INDEX
+            and actions.shape == self._alike
+        ):
+            return actions  # as learners give them; the compiled step looks at their range
         given = np.asarray(actions)
         multi = self.config.actions is ActionLayout.MULTI
         shape = (self.num_envs, 2) if multi else (self.num_envs,)
         if given.shape != shape or given.dtype.kind not in "iu":
             raise refuse_action(actions, self.config)
         if not multi:
-            return given  # the compiled step looks at their range
+            return given
         most = self.config.max_quantity
         kind, size = given[:, 0], given[:, 1]
         if kind.min() < 0 or kind.max() > 3 or size.min() < 0 or size.max() >= most:
@@ -256,7 +266,8 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
             "_equity": everybody,
         }
         if self._found & FOUND_REJECTION:
-            infos["rejected"], infos["_rejected"] = _REASONS.take(core.reasons), core.reasons != 0
+            infos["rejected"] = _REASONS.take(core.reasons)
+            infos["_rejected"] = self._rejections.copy()
         if self._found & FOUND_END:
             envs = core.envs
             infos["end_reason"], infos["_end_reason"] = _CAUSES[envs["cause"]], envs["ended"] != 0
@@ -277,7 +288,16 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings, and the episodes as they stand: memory that is mapped does not travel."""
-        left = {"core", "_terminated", "_truncated", "_everybody", "_paid", "_seeded", "_found"}
+        left = {
+            "core",
+            "_terminated",
+            "_truncated",
+            "_rejections",
+            "_everybody",
+            "_paid",
+            "_seeded",
+            "_found",
+        }
         kept = {name: value for name, value in self.__dict__.items() if name not in left}
         return {**kept, "_state": self.core.snapshot(), "_was_seeded": self._seeded}
 

@@ -53,6 +53,7 @@ ADDRESSES = (
     "truncated",
     "equity",
     "reasons",
+    "rejections",
     "money",
 )
 """Arrays of a world; see `env.core` for their shapes."""
