@@ -124,6 +124,8 @@ async def run_actor(
         return await job.run_beside(mine.folder)
 
     with listening(stop):
+        if settings.strategies is not None:
+            return await play(settings.run, None)  # made for this run: a successor is another one
         return await through_seeks(play, settings.run, stop, observer.warned)
 
 
