@@ -1,0 +1,56 @@
+"""Where tensors are computed: CUDA, XLA or the CPU, chosen in one place and said in one line."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import NamedTuple
+
+import torch
+
+from streambot.domain.errors import ConfigError
+
+CHOICES = ("auto", "cuda", "xla", "cpu", "meta")
+
+
+class Device(NamedTuple):
+    """A device that was chosen.
+
+    Attributes:
+        torch: for `.to(...)`.
+        said: one line for people.
+        mixed: type for autocast where mixed precision pays; None: full precision.
+    """
+
+    torch: torch.device
+    said: str
+    mixed: torch.dtype | None = None
+
+
+def resolve_device(asked: str = "auto") -> Device:
+    """The device that was asked for; `auto`: CUDA where there is one, then XLA, then the CPU.
+
+    CUDA turns on `cudnn.benchmark`; mixed precision is bfloat16, where the card computes in it.
+
+    Raises:
+        ConfigError: no such device here, or no such word.
+    """
+    if asked not in CHOICES:
+        raise ConfigError(f"there is no device `{asked}`", hint=f"one of {', '.join(CHOICES)}")
+    if asked == "meta":
+        return Device(torch.device("meta"), "device: meta (shapes only, nothing is computed)")
+    if asked in {"auto", "cuda"} and torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = True
+        name = torch.cuda.get_device_name()
+        mixed = torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+        precision = "bfloat16 where it pays" if mixed else "float32"
+        return Device(torch.device("cuda"), f"device: cuda ({name}), {precision}", mixed)
+    if asked in {"auto", "xla"} and importlib.util.find_spec("torch_xla") is not None:
+        from torch_xla.core import xla_model  # noqa: PLC0415  # type: ignore[import-not-found]
+
+        return Device(xla_model.xla_device(), "device: xla (torch_xla)")
+    if asked in {"cuda", "xla"}:
+        raise ConfigError(
+            f"there is no {asked} device here",
+            hint="--device cpu, or auto, which takes what there is",
+        )
+    return Device(torch.device("cpu"), f"device: cpu, {torch.get_num_threads()} threads")

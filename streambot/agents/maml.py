@@ -1,0 +1,126 @@
+"""The outer loop: from what adapted policies earned, the gradient of the parameters they began at.
+
+    theta_i = adapted(theta, support_i)             gradient steps, see `adaptation`
+    L(theta) = mean_i PPO(theta_i, query_i)         the same loss function as `learn`
+
+MAML (Finn et al. 2017) with ProMP's surrogates (Rothfuss et al. 2019): second derivatives flow
+through Loaded DiCE. Query data must come from the adapted policies. Tasks go through `vmap`, so a
+batch of them is one computation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import msgspec
+import torch
+from msgspec import Meta
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+
+from streambot.agents.adaptation import LogProbs, Parameters, adapted, taken
+from streambot.agents.batch import AdaptConfig, Batch, NonNegative, Positive, check_batch
+from streambot.agents.losses import ppo_loss
+from streambot.domain.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the outer loop learns.
+
+    Attributes:
+        lr: of Adam, for parameters and inner rates.
+        steps: gradient steps of the inner loop.
+        clip: epsilon of the outer surrogate.
+        kl: weight of the penalty for leaving the policy that sampled the support sets.
+        learn_rates: every parameter learns its own inner rate (Meta-SGD, Li et al. 2017).
+        max_grad_norm: gradients are cut to this norm.
+    """
+
+    lr: Positive = 1e-3
+    steps: Annotated[int, Meta(ge=0, le=32)] = 1
+    clip: Positive = 0.2
+    kl: NonNegative = 5e-4
+    learn_rates: bool = True
+    max_grad_norm: Positive = 1.0
+
+
+class MetaGradient(NamedTuple):
+    """What a batch of tasks says.
+
+    Attributes:
+        parameters, rates: slopes by name.
+        loss: mean over the tasks, before any step.
+    """
+
+    parameters: Parameters
+    rates: Parameters
+    loss: Tensor
+
+
+def stacked(batches: Sequence[Batch]) -> Batch:
+    """Batches of tasks, [K, N, T, ...]: all as long and as wide as each other.
+
+    Raises:
+        DataError: there are none, or they differ in shape.
+    """
+    if not batches:
+        raise DataError("no tasks: there is nothing to adapt to")
+    for batch in batches:
+        check_batch(batch)
+    shapes = {tuple(batch.obs.shape) for batch in batches}
+    if len(shapes) > 1:
+        raise DataError(f"tasks of different sizes in one batch: {sorted(shapes)}")
+    return Batch(*(torch.stack(parts) for parts in zip(*batches, strict=True)))
+
+
+def task_loss(
+    policy: LogProbs,
+    parameters: Parameters,
+    rates: Mapping[str, Tensor],
+    support: Batch,
+    query: Batch,
+    config: MetaConfig,
+    adapt: AdaptConfig,
+) -> Tensor:
+    """What one task says of the parameters: the surrogate of its query set, after adaptation."""
+    after = adapted(policy, parameters, support, config.steps, adapt, rates)
+    log_prob = taken(policy(after, query.obs, query.mask), query.action)
+    loss = ppo_loss(log_prob, query.log_prob, query.advantage, config.clip)
+    if config.kl > 0:
+        before = taken(policy(parameters, support.obs, support.mask), support.action)
+        loss = loss + config.kl * 0.5 * (before - support.log_prob).pow(2).mean()
+    return loss
+
+
+def meta_gradient(
+    policy: LogProbs,
+    parameters: Parameters,
+    rates: Parameters,
+    supports: Batch,
+    queries: Batch,
+    config: MetaConfig,
+    adapt: AdaptConfig,
+) -> MetaGradient:
+    """The gradient of the mean loss over a batch of tasks, in parameters and inner rates.
+
+    A parameter that no task reaches has a slope of zero.
+
+    Args:
+        policy: of named parameters.
+        parameters: the meta-parameters.
+        rates: inner rate of every parameter.
+        supports, queries: [K, N, T, ...], see `stacked`.
+    """
+
+    def mean_loss(of: tuple[Parameters, Parameters]) -> Tensor:
+        def one(support: Batch, query: Batch) -> Tensor:
+            return task_loss(policy, of[0], of[1], support, query, config, adapt)
+
+        losses: Tensor = vmap(one)(supports, queries)
+        return losses.mean()
+
+    (slopes, slopes_of_rates), loss = grad_and_value(mean_loss)((parameters, rates))
+    return MetaGradient(slopes, slopes_of_rates, loss)

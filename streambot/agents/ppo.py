@@ -1,0 +1,213 @@
+"""`PPOAgent`: one network, one critic; the baseline, and what every expert is by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from streambot.agents.adaptation import (
+    Parameters,
+    adapted,
+    as_parameters,
+    checked_support,
+    taken,
+)
+from streambot.agents.batch import AdaptConfig, Batch, LearnConfig, Stats
+from streambot.agents.networks import PolicyNetwork, ValueNetwork, seeded
+from streambot.agents.updates import Said, ppo_update
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an agent is.
+
+    Attributes:
+        features: numbers of an observation.
+        actions: joint actions.
+        regimes: positions of the slow regime features in an observation.
+        experts: of a mixture.
+        hidden: widths of the layers of policy and critic.
+        gate_hidden: widths of the layers of the gate.
+        learn, adapt: how it learns, and adapts.
+        layout: digest of what the numbers of an observation and of an action mean; empty: not said.
+        seed: of parameters and of the order of minibatches.
+    """
+
+    features: int
+    actions: int
+    regimes: tuple[int, ...] = ()
+    experts: int = 4
+    hidden: tuple[int, ...] = (64, 64)
+    gate_hidden: tuple[int, ...] = (32,)
+    learn: LearnConfig = LearnConfig()
+    adapt: AdaptConfig = AdaptConfig()
+    layout: str = ""
+    seed: int = 0
+
+
+def chosen(log_probs: Tensor, uniform: Tensor | None) -> Tensor:
+    """Actions [...] of distributions [..., A]: drawn by numbers in [0, 1) [...], or the likeliest.
+
+    The draw is a function of the numbers alone, whatever device the distribution was computed on.
+    """
+    if uniform is None:
+        return log_probs.argmax(-1)
+    reached = log_probs.exp().cumsum(-1)
+    # Rounding may leave the sum below the number: the last action that is possible at all is meant.
+    inside = uniform.unsqueeze(-1) * reached[..., -1:]
+    return (reached <= inside).sum(-1).clamp(max=log_probs.shape[-1] - 1)
+
+
+class PPOAgent:
+    """Proximal policy optimisation (Schulman et al. 2017) over joint actions with a mask.
+
+    Args:
+        config: see `AgentConfig`.
+        device: where it computes.
+
+    Attributes:
+        network: of the policy. critic: of the values.
+    """
+
+    kind = "ppo"
+
+    def __init__(self, config: AgentConfig, *, device: torch.device | None = None) -> None:
+        self.config = config
+        self.device = device or torch.device("cpu")
+        self.network = self._make_network().to(self.device)
+        self.critic = ValueNetwork(
+            config.features, hidden=config.hidden, seed=config.seed * 1_000 + 999
+        ).to(self.device)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learn.lr, eps=1e-5)
+        self.generator = seeded(config.seed)
+
+    def _make_network(self) -> nn.Module:
+        config = self.config
+        return PolicyNetwork(
+            config.features, config.actions, hidden=config.hidden, seed=config.seed * 1_000 + 1
+        )
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What learning moves."""
+        return [*self.network.parameters(), *self.critic.parameters()]
+
+    def log_probs(
+        self, obs: Tensor, mask: Tensor, parameters: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Log-probabilities [..., A] of joint actions.
+
+        Args:
+            obs: [..., F].
+            mask: [..., A], not 0 where legal.
+            parameters: of the policy; None: its own.
+        """
+        if parameters is None:
+            said: Tensor = self.network(obs, mask)
+            return said
+        return self._of(parameters, obs, mask)
+
+    def _of(self, parameters: Mapping[str, Tensor], obs: Tensor, mask: Tensor) -> Tensor:
+        said: Tensor = functional_call(self.network, dict(parameters), (obs, mask))
+        return said
+
+    def probabilities(self, obs: Tensor, mask: Tensor) -> Tensor:
+        """Probabilities [..., A] of joint actions; 0 where the mask is."""
+        with torch.no_grad():
+            return self.log_probs(obs, mask).exp()
+
+    def values(self, obs: Tensor) -> Tensor:
+        """Values [...] of observations [..., F]."""
+        with torch.no_grad():
+            value: Tensor = self.critic(obs)
+            return value
+
+    def select_action(
+        self, obs: Tensor, mask: Tensor, uniform: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Actions and their log-probabilities.
+
+        Args:
+            obs: [..., F]. mask: [..., A].
+            uniform: numbers in [0, 1) that draw them, [...]; None: the likeliest.
+        """
+        with torch.no_grad():
+            log_probs = self.log_probs(obs, mask)
+            action = chosen(log_probs, uniform)
+            return action, taken(log_probs, action)
+
+    def _speaks(self, obs: Tensor, mask: Tensor) -> Said:
+        return Said(self.network(obs, mask), self.critic(obs))
+
+    def learn(self, batch: Batch, *, progress: float = 0.0) -> Stats:
+        """Update policy and critic on a batch [N, T].
+
+        Args:
+            progress: share of the training that is done, for the schedules.
+
+        Raises:
+            DataError: the batch is empty or not finite, or the loss is not.
+        """
+        return ppo_update(
+            self._speaks, self.parameters, self.optimizer, batch, self.config.learn,
+            progress=progress, generator=self.generator,
+        )  # fmt: skip
+
+    def adapt(
+        self, batch: Batch, steps: int, rates: Mapping[str, Tensor] | None = None
+    ) -> Parameters:
+        """Parameters of the policy after gradient steps on a support set; its own stay as they are.
+
+        Differentiable in the parameters of the network, so that an outer loop can learn from what
+        came of them.
+
+        Args:
+            batch: the support set, [N, T].
+            steps: how many.
+            rates: learnt rate of every parameter; None: that of the settings.
+
+        Raises:
+            DataError: the support set is empty, or has numbers that are none.
+        """
+        return adapted(
+            self._of, as_parameters(self.network), checked_support(batch), steps,
+            self.config.adapt, rates,
+        )  # fmt: skip
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint holds: parameters, Adam's memory, the generator."""
+        named: dict[str, Tensor] = {}
+        for part, module in (("network", self.network), ("critic", self.critic)):
+            for name, value in module.state_dict().items():
+                named[f"{part}.{name}"] = value.detach().cpu().contiguous()
+        for k, memory in self.optimizer.state_dict()["state"].items():
+            for name, value in memory.items():
+                named[f"adam.{k}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+        named["generator"] = self.generator.get_state()
+        return named
+
+    def load(self, named: Mapping[str, Tensor]) -> Self:
+        """Take over what `state` gave, of an agent with the same settings."""
+        for part, module in (("network", self.network), ("critic", self.critic)):
+            prefix = f"{part}."
+            module.load_state_dict(
+                {n.removeprefix(prefix): v for n, v in named.items() if n.startswith(prefix)}
+            )
+        memory: dict[int, dict[str, Any]] = {}
+        for name, value in named.items():
+            if name.startswith("adam."):
+                _, number, field = name.split(".", 2)
+                memory.setdefault(int(number), {})[field] = value
+        whole = self.optimizer.state_dict()
+        whole["state"] = memory
+        self.optimizer.load_state_dict(whole)
+        self.generator.set_state(named["generator"])
+        return self
