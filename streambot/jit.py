@@ -2,8 +2,8 @@
 
 numba keeps compiled code on disk per source file, so an edit of a callee in another module would
 keep the caller's old machine code. Here the folder of the cache is named by a digest of every
-source file of the package that compiles something, of numba, numpy and the kind of CPU: any edit
-is a new folder. `STREAMBOT_KERNEL_CACHE` moves the parent folder.
+source file that may decide something about it, of numba, numpy and the kind of CPU: any edit is a
+new folder. `STREAMBOT_KERNEL_CACHE` moves the parent folder.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import numba
 import numpy as np
 
 _KEPT_GENERATIONS = 6
+_LAYERS = frozenset({"domain", "market", "engine", "data", "env"})
+"""Packages whose every file may decide what compiled code does."""
 
 
 def source_digest(package: Path) -> str:
@@ -31,7 +33,9 @@ def source_digest(package: Path) -> str:
     digest.update(f"{numba.__version__} {np.__version__} {llvm.get_host_cpu_name()}".encode())
     for source in sorted(package.rglob("*.py")):
         text = source.read_bytes()
-        if b"njit" in text:
+        # Layouts of records and constants count as well, though nothing there is compiled.
+        layer = source.relative_to(package).parts[0]
+        if layer in _LAYERS or b"streambot.jit" in text or source == package / "jit.py":
             digest.update(f"\0{source.relative_to(package).as_posix()}\0".encode())
             digest.update(text)
     return digest.hexdigest()

@@ -10,11 +10,11 @@ import hashlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streambot.domain.errors import ConfigError, DataError
-from streambot.domain.replay_settings import parse_moment
+from streambot.domain.errors import ConfigError, DecodeError
 from streambot.engine.drive import make_log
 from streambot.engine.slots import (
     CAPACITY,
@@ -30,7 +30,9 @@ from streambot.engine.slots import (
 )
 from streambot.env.fields import joint_size
 from streambot.env.kernel import reset_world, step_world
+from streambot.env.observe import affordable
 from streambot.env.reward import KINDS, TERMS
+from streambot.env.starts import Starts, whole
 from streambot.env.world import ACCOUNT_N, ENV, RESET_BY_CALL, WORLD
 from streambot.market.packed import pack_arrays, unpack_arrays
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from streambot.domain.instruments import Instrument
     from streambot.env.config import EnvConfig
 
-_NEVER = 1 << 62
+_MOST_ACTORS = 1 << 32
 Records = npt.NDArray[np.void]
 
 
@@ -94,6 +96,8 @@ class Core:
         outside: bool = False,
     ) -> None:
         self.segments, self.config, self.n = segments, config, n
+        if not 0 <= whole("actor", actor) < _MOST_ACTORS:
+            raise ConfigError(f"an actor of number {actor}", where="actor", hint="0, 1, 2, …")
         head = segments.head
         if config.features != head.features:
             raise ConfigError(
@@ -113,7 +117,7 @@ class Core:
         self._blank = np.concatenate([
             new_slot(self.params[k : k + 1]) for k in range(len(self.params))
         ])  # fmt: skip
-        self._starts(nowhere=outside)
+        self.starts = Starts(segments, config, nowhere=outside)
         size = len(config.features.window_fields) * config.window
         size += len(config.features.slow_fields) + ACCOUNT_N
         self.slots, self.envs = np.zeros(n, SLOT), np.zeros(n, ENV)
@@ -145,9 +149,26 @@ class Core:
         self._reset = call(None, ctypes.c_void_p)(reset_world.address)
 
     def reset(self, slots: npt.NDArray[np.bool_] | None = None) -> None:
-        """Begin new episodes in all environments, or in those where `slots` is true."""
+        """Begin new episodes in all environments, or in those where `slots` is true.
+
+        Raises:
+            ConfigError: the capital does not buy a single lot there.
+        """
         self.envs["to_reset"] = 1 if slots is None else slots
         self._reset(self._address)
+        # The last field is what could be entered; 0 also where no premium is known yet.
+        poor = (self.observations[:, -1] == 0) & (self.slots["side"] == 0)
+        for i in np.flatnonzero(poor if slots is None else poor & slots).tolist():
+            p = self.params[int(self.envs[i]["instrument"])]
+            if max(affordable(p, self.slots[i], self.quotes[i], 1)) == 0:
+                instrument = self.instrument_of(i)
+                price = int(self.slots[i]["last_price"]) * instrument.tick_size
+                raise ConfigError(
+                    f"a capital of {self.config.capital:f} does not buy one lot of "
+                    f"{instrument.symbol} at {price:f}",
+                    where="capital",
+                    hint="more capital, or smaller lots",
+                )
 
     def seed(self, i: int, seed: int) -> None:
         """Begin the draws of environment `i` anew."""
@@ -159,51 +180,14 @@ class Core:
         return self.segments.head.instruments[int(self.envs[i]["instrument"])]
 
     def ask(self, i: int, *, instrument: str | None, bar: int | None, bars: int | None) -> None:
-        """Name the episode that the next reset of environment `i` begins.
-
-        Args:
-            instrument: its symbol; None: the only one.
-            bar: number of the bar at whose close it begins; None: the first with `lookback`.
-            bars: its length; None: the setting's; 0: to the end of the data.
-
-        Raises:
-            ConfigError: no such instrument, or more than one and none named.
-            DataError: the instrument has no such bars.
-        """
+        """Name the episode that the next reset of environment `i` begins, see `Starts.find`."""
+        asked = self.starts.find(instrument, bar, bars)
         e = self.envs[i]
-        if instrument is None and bar is None:
-            e["asked_bars"] = -1 if bars is None else bars
-            return
-        n = self._number(instrument)
-        first, last = int(self._first[n]), int(self._last_bar[n])
-        at = max(first, 0) if bar is None else bar
-        length = self.config.episode_bars or 0 if bars is None else bars
-        if not 0 <= at < last or at + length > last or length < 0:
-            raise DataError(
-                f"no episode of {length or 'any'} bars begins at bar {at} of "
-                f"{self.segments.head.instruments[n].symbol}: it has bars 0 to {last}",
-                hint="`bars` is the episode's length, 0 to the end of the data; or begin sooner",
-            )
-        e["asked_instrument"], e["asked_bar"] = n, at
-        e["asked_bars"] = -1 if bars is None else bars
-
-    def bar_at(self, instrument: str | None, moment: str) -> int:
-        """Number of the first bar of an instrument that closes at or after a time.
-
-        Args:
-            moment: `2020-12-15T10:30`, in the instrument's zone.
-
-        Raises:
-            UsageError: it is no time.
-            ConfigError: no such instrument.
-        """
-        n = self._number(instrument)
-        ts = parse_moment(moment).start_ns(self.segments.head.instruments[n].timezone)
-        return int(np.searchsorted(self.segments.bars_of(n)["close_ts"], ts))
+        e["asked_instrument"], e["asked_bar"], e["asked_bars"] = asked
 
     def snapshot(self) -> bytes:
         """The state of all environments, as bytes; the data are not part of it."""
-        return pack_arrays(self._state())
+        return pack_arrays([self._identity(), *self._state()])
 
     def restore(self, snapshot: bytes) -> None:
         """Go on from a `snapshot` of a core over the same data with the same settings.
@@ -211,27 +195,21 @@ class Core:
         Raises:
             DecodeError: of other ones, or damaged.
         """
-        unpack_arrays(snapshot, self._state())
+        kept = [self._identity(), *(np.empty_like(array) for array in self._state())]
+        unpack_arrays(snapshot, kept)
+        # What is taken over here, compiled code believes: rows, instruments, limits.
+        if kept[0].tobytes() != self._identity().tobytes():
+            raise DecodeError("a state of other data or settings", reason="foreign")
+        for array, value in zip(self._state(), kept[1:], strict=True):
+            array[...] = value
+
+    def _identity(self) -> npt.NDArray[np.uint8]:
+        """Digest of the data and the settings."""
+        text = msgspec.json.encode([self.segments.head, self.config])
+        return np.frombuffer(hashlib.blake2b(text, digest_size=16).digest(), np.uint8).copy()
 
     def _state(self) -> list[npt.NDArray[Any]]:
         return [self._arrays[name] for name in _STATE]
-
-    def _number(self, instrument: str | None) -> int:
-        instruments = self.segments.head.instruments
-        if instrument is None:
-            if len(instruments) > 1:
-                raise ConfigError(
-                    "an episode that is named needs its instrument",
-                    hint=f"one of {', '.join(i.symbol for i in instruments[:8])}",
-                )
-            return 0
-        n = self.segments.number(instrument)
-        if n is None:
-            raise ConfigError(
-                f"no instrument `{instrument}` in the data",
-                hint=f"there are {', '.join(i.symbol for i in instruments[:8])}",
-            )
-        return n
 
     def load(self, slot: Records, events: Records) -> None:
         """What an engine elsewhere says of the step to come: its slot at the close, its events.
@@ -244,43 +222,6 @@ class Core:
         count = min(len(events), CAPACITY)
         self._log["events"][0, :count] = events[:count]
         self._log["n_events"] = count
-
-    def _starts(self, *, nowhere: bool) -> None:
-        """Where episodes may begin: bars with `lookback` before and an episode behind them."""
-        config, segments = self.config, self.segments
-        if nowhere:
-            none = np.zeros(len(segments.head.instruments), np.int64)
-            self._first, self._last_bar, self._starts_before = none, none + _NEVER, none
-            return
-        first, last_bar, counts, short = [], [], [], []
-        need = config.episode_bars or 1
-        for n, instrument in enumerate(segments.head.instruments):
-            closes = segments.bars_of(n)["close_ts"]
-            low, high = 0, len(closes)
-            if config.start is not None:
-                low = int(np.searchsorted(closes, config.start.start_ns(instrument.timezone)))
-            if config.end is not None:
-                high = int(np.searchsorted(closes, config.end.end_ns(instrument.timezone), "right"))
-            begin = max(low, config.lookback)
-            starts = high - need - begin  # the first step ends at the bar behind the first
-            if starts < 1:
-                short.append(
-                    f"{instrument.symbol} has {max(0, high - low):,} bars for episodes, with "
-                    f"{low:,} before them"
-                )
-            first.append(begin)
-            last_bar.append(high - 1)
-            counts.append(starts if config.episode_bars else 1)
-        if short:
-            more = f" (and {len(short) - 3:,} more instruments)" if len(short) > 3 else ""
-            raise DataError(
-                f"{'; '.join(short[:3])}{more}: an episode needs {config.lookback:,} to look back on "
-                f"and {need + 1:,} of its own",
-                hint="shorten `episode_bars` or `lookback`, or leave out what is too short",
-            )
-        self._first = np.array(first, np.int64)
-        self._last_bar = np.array(last_bar, np.int64)
-        self._starts_before = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     def _fill_world(self, autoreset: int) -> None:
         config, segments = self.config, self.segments
@@ -295,7 +236,7 @@ class Core:
         w["observation_n"] = self.observations.shape[1]
         w["warmup"], w["episode_bars"] = config.features.warmup, config.episode_bars or 0
         w["max_gap"], w["drawdown_bp"] = config.max_gap_ns, config.drawdown_limit_bp
-        w["autoreset"], w["starts_n"] = autoreset, int(self._starts_before[-1])
+        w["autoreset"], w["starts_n"] = autoreset, self.starts.total
         for name in w["reward"].dtype.names:
             if name != "kind":
                 w["reward"][name] = getattr(config.reward, name)
@@ -312,9 +253,9 @@ class Core:
         self._arrays: dict[str, npt.NDArray[Any]] = {
             **{name: getattr(segments, name) for name in _OF_SEGMENTS},
             **starts,
-            "first_start": self._first,
-            "last_bar": self._last_bar,
-            "starts_before": self._starts_before,
+            "first_start": self.starts.first,
+            "last_bar": self.starts.last_bar,
+            "starts_before": self.starts.before,
             "params": self.params,
             "blank": self._blank,
             "slots": self.slots,

@@ -28,14 +28,29 @@ def draw_episode(key: int, actor: int, slot: int, episode: int) -> int:
 
 
 @inlined
-def choose(w: Record, e: Record, first_start: Any, last_bar: Any, starts_before: Any) -> None:
-    """The next episode: the one that was asked for, else the next of this environment's draws."""
+def choose(
+    w: Record,
+    e: Record,
+    first_start: Any,
+    last_bar: Any,
+    starts_before: Any,
+    bar_starts: Any,
+    bars: Any,
+) -> None:
+    """The next episode: the one that was asked for, else the next of this environment's draws.
+
+    One that is drawn does not begin right before a gap that would cut it off: it begins behind it.
+    """
     if e.asked_instrument >= 0:
         e.instrument, e.bar = e.asked_instrument, e.asked_bar
     else:
         at = draw_episode(e.key, e.actor, e.slot, e.episode) % w.starts_n
         n = int(np.searchsorted(starts_before, at, side="right")) - 1
         e.instrument, e.bar = n, first_start[n] + at - starts_before[n]
+        row = bar_starts[n] + e.bar
+        while e.bar + 1 < last_bar[n] and bars[row + 1].open_ts - bars[row].close_ts > w.max_gap:
+            e.bar += 1
+            row += 1
     length = w.episode_bars if e.asked_bars < 0 else e.asked_bars
     e.first_bar = e.bar
     e.last_bar = last_bar[e.instrument]

@@ -31,7 +31,7 @@ class Meaning(NamedTuple):
 ACCOUNT_FIELDS = {
     "side": Meaning("1 long, -1 short, 0 flat", -1, 1),
     "lots": Meaning("lots of the open position / Q", 0, 1),
-    "entry_distance": Meaning("side x (close - entry) / (4 x ATR of the decision bars)", -5, 5),
+    "entry_distance": Meaning("side x (close - entry) / width of the trailing stop", -5, 5),
     "unrealized_pnl": Meaning("10 x P&L of the open position before brokerage / capital", -5, 5),
     "equity_ratio": Meaning("10 x (equity / capital - 1)", -5, 5),
     "drawdown": Meaning("drawdown of the risk equity from its peak / the limit", 0, 2),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from streambot.data.segment_build import check_timeframes, trading_dates
 from streambot.data.segments import BAR_ROW, BY_INSTRUMENT, FORMAT, SegmentHead, Segments
+from streambot.domain.errors import ConfigError
 from streambot.domain.ticks import TICK
 from streambot.engine.slots import EVENT
 from streambot.env.core import Core
@@ -129,8 +130,16 @@ class Follower:
 
         Args:
             bars: its length; None: as long as the run goes on.
+
+        Raises:
+            ConfigError: the slot holds a position already: what it brings is not the episode's.
         """
         core = self.core
+        if core.slots[0]["side"] != 0:
+            raise ConfigError(
+                f"{core.instrument_of(0).symbol} has an open position where the episode begins",
+                hint="another agent of the run trades it, or `lookback` is shorter than before",
+            )
         core.envs["bar"] = self.bars - 1
         core.envs["last_bar"] = np.iinfo(np.int64).max if bars is None else self.bars - 1 + bars
         core.reset()

@@ -62,10 +62,6 @@ from streambot.jit import cfunc, inlined
 Record = Any
 _TERMS = len(TERMS)
 _FLOATS_A_LINE, _TICKS_A_LINE = 16, 2  # in 64 bytes
-_MASK = 0xFFFFFFFF
-_BOUND = 5.0
-_PRICES_IN_ATR, _SHARE = 4.0, 10.0
-_HELD_SCALE, _DAYS_SCALE = 5.0, 30.0
 _F4, _F8, _I8, _U1 = np.float32, np.float64, np.int64, np.uint8
 
 
@@ -199,7 +195,7 @@ def _run(w: Record, stepping: bool) -> int:
         if fresh:
             e.to_reset = 0
             if w.outside == 0:
-                choose(w, e, first_start, last_bar, starts_before)
+                choose(w, e, first_start, last_bar, starts_before, bar_starts, bars)
                 slots[i] = blank[e.instrument]
                 warm(s, e, bars[bar_starts[e.instrument] + e.bar])
             begin(e, s)

@@ -15,7 +15,7 @@ from streambot.jit import inlined
 
 Record = Any
 _BOUND = 5.0
-_PRICES_IN_ATR, _SHARE = 4.0, 10.0
+_SHARE = 10.0
 _HALF_HELD, _DAYS_SCALE = 32.0, 30.0
 
 
@@ -91,11 +91,10 @@ def show(
     for k in range(ACCOUNT_N):
         observation[at + k] = 0.0
     if s.side != 0:
-        atr = s.atr if s.atr > 0.0 else 1.0
         moved = s.side * (s.last_price - s.entry_price)
         observation[at] = s.side
         observation[at + 1] = s.quantity / w.quantity
-        observation[at + 2] = _bounded(moved / (_PRICES_IN_ATR * atr), _BOUND)
+        observation[at + 2] = _bounded(moved / s.width, _BOUND)
         observation[at + 3] = _bounded(_SHARE * e.unrealized / p.capital, _BOUND)
         observation[at + 6] = e.distance
         held = e.bar - e.entry_bar

@@ -78,5 +78,5 @@ def ask(core: Core, i: int, options: Mapping[str, Any] | None) -> None:
     if "start" in options:
         if bar is not None:
             raise UsageError("`bar` and `start` both say where the episode begins: give one")
-        bar = core.bar_at(instrument, options["start"])
+        bar = core.starts.bar_at(instrument, options["start"])
     core.ask(i, instrument=instrument, bar=bar, bars=options.get("bars"))

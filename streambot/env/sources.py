@@ -92,6 +92,11 @@ class ArraySource(NamedTuple):
         block, closes = self._ticks()
         window = Window(0, closes, block, np.empty((0, 2), np.int64))
         symbol = self.instrument.symbol
+        if self.instrument.is_option and self.context is None:
+            raise DataError(
+                f"{symbol} is an option: without sessions and contracts nothing could be entered",
+                hint="context=SlotContext(calendar)",
+            )
         context = self.context or SlotContext(empty_calendar())
         recording = Recording(
             instruments=(self.instrument,),
@@ -106,25 +111,25 @@ class ArraySource(NamedTuple):
 
     def _ticks(self) -> tuple[TickBlock, npt.NDArray[np.int64]]:
         data = self.data
+        if any(len(column) != len(data.ts) for column in data) or not len(data.ts):
+            raise DataError("columns of different lengths, or of none")
         if isinstance(data, TickBlock):
-            if self.closes is None:
-                raise DataError("ticks need `closes`, the close time of every interval")
-            if not is_sorted(data.ts) or not is_sorted(data.bar):
-                raise DataError("ticks must come in time order", hint="sort them by `ts`")
-            # Not `_replace`: a block is as long as its columns, which it does not expect.
-            block = TickBlock(
-                np.zeros(len(data), np.uint16), data.bar, data.flags, data.ts, data.price, data.size
-            )
-            return block, np.asarray(self.closes, np.int64)
+            return self._given_ticks(data)
         ends = data.ts + data.duration
         if not is_sorted(data.ts) or not is_sorted(ends) or bool((data.ts[1:] < ends[:-1]).any()):
             raise DataError(
                 "bars must come in time order and not overlap", hint="sort them by `ts`"
             )
+        top, bottom = np.maximum(data.open, data.close), np.minimum(data.open, data.close)
+        if bool(((data.low < 1) | (data.low > bottom) | (data.high < top)).any()):
+            raise DataError(
+                "a bar whose low or high are not, or whose prices are below one tick",
+                hint="prices are whole ticks: 1 <= low <= open, close <= high",
+            )
         bars = Bars(data.ts, data.open, data.high, data.low, data.close, data.volume)
         made = expand(bars, ends)
         flags = np.zeros(len(made.ts), np.uint8)
-        count = len(made.ts) // max(1, len(data))
+        count = len(made.ts) // len(data)
         flags[::count] = TickFlag.BAR_OPEN
         flags[count - 1 :: count] |= np.uint8(TickFlag.BAR_CLOSE)
         last = flags[count - 1 :: count]
@@ -134,3 +139,23 @@ class ArraySource(NamedTuple):
             made.price, made.size,
         )  # fmt: skip
         return block, ends
+
+    def _given_ticks(self, data: TickBlock) -> tuple[TickBlock, npt.NDArray[np.int64]]:
+        if self.closes is None:
+            raise DataError("ticks need `closes`, the close time of every interval")
+        closes = np.asarray(self.closes, np.int64)
+        if not is_sorted(data.ts) or not is_sorted(data.bar):
+            raise DataError("ticks must come in time order", hint="sort them by `ts`")
+        if int(data.bar[-1]) >= len(closes) or not bool((np.diff(closes) > 0).all()):
+            raise DataError(
+                f"ticks reach interval {int(data.bar[-1])}, `closes` has {len(closes)} times, which "
+                "must increase",
+                hint="give the close time of every interval, each later than the one before",
+            )
+        if bool((data.price < 1).any()):
+            raise DataError("a price below one tick")
+        # Not `_replace`: a block is as long as its columns, which it does not expect.
+        block = TickBlock(
+            np.zeros(len(data), np.uint16), data.bar, data.flags, data.ts, data.price, data.size
+        )
+        return block, closes

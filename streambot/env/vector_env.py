@@ -48,6 +48,16 @@ _PAID = tuple(key for name in TERMS for key in (name, f"_{name}"))
 _CAUSES = np.array([None, *CAUSES[1:]], dtype=object)
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value > 0)
+
+
+def _seed(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise UsageError(f"a seed is a whole number from 0 on, not {value!r}")
+    return int(value)
+
+
 class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any]]):
     """N accounts over shared data; environment i draws its own episodes of the seed.
 
@@ -79,7 +89,7 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
         copy: bool = True,
         **settings: Any,  # noqa: ANN401  # by name, checked by `make_config`
     ) -> None:
-        if num_envs < 1:
+        if not _is_count(num_envs):
             raise UsageError(f"{num_envs} environments: at least one")
         self.config = make_config(settings)
         self.num_envs = num_envs
@@ -159,16 +169,20 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
                 return
             seed = int(self.np_random.integers(2**62))
         if isinstance(seed, (int, np.integer)):
-            self._np_random_seed = int(seed)
-            self._np_random = np.random.default_rng(int(seed))
-            for i in np.flatnonzero(where).tolist():
-                core.seed(i, int(seed))
+            self._np_random_seed = _seed(seed)
+            self._np_random = np.random.default_rng(_seed(seed))
+            for i in range(self.num_envs):
+                if where[i] or not core.envs[i]["key"]:
+                    core.seed(i, int(seed))
+        elif isinstance(seed, (str, bytes)) or not hasattr(seed, "__len__"):
+            raise UsageError(f"a seed is a whole number, or one for each environment, not {seed!r}")
         else:
             if len(seed) != self.num_envs:
                 raise UsageError(f"{len(seed)} seeds for {self.num_envs} environments")
             for i, own in enumerate(seed):
-                if own is not None and where[i]:
-                    core.seed(i, int(own))
+                if where[i] and (own is not None or not core.envs[i]["key"]):
+                    drawn = int(self.np_random.integers(2**62)) if own is None else own
+                    core.seed(i, _seed(drawn))
         self._seeded = True
 
     def step(
@@ -217,6 +231,7 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
             core.terminated.view(np.bool_).copy(), core.truncated.view(np.bool_).copy(),
         )  # fmt: skip
         last, final = np.full(self.num_envs, None, object), self._infos()
+        final["action_mask"] = core.masks.copy()  # also where the observations are not copied
         for i in np.flatnonzero(ended).tolist():
             last[i] = core.observations[i].copy()
         core.reset(ended)
@@ -236,6 +251,8 @@ class VectorTradingEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArray[Any
         ):
             return actions  # as learners give them; the compiled step looks at their range
         given = np.asarray(actions)
+        if given.dtype.kind in "iu":
+            given = given.astype(np.int64)  # what comes in bytes must not be counted in bytes
         multi = self.config.actions is ActionLayout.MULTI
         shape = (self.num_envs, 2) if multi else (self.num_envs,)
         if given.shape != shape or given.dtype.kind not in "iu":

@@ -104,7 +104,7 @@ class StreamVenue:
     Args:
         follower: of the slot.
         config: settings.
-        start: begins the actor; it asks `on_bar` at every close of the slot.
+        start: begins the actor, whose mirror asks `strategy`.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class StreamVenue:
         self._meet = threading.Condition()
         self._shown = self._left = self._over = self._through = False
         self._failure: BaseException | None = None
+        self._life: AtTheSlot | None = None
         self._barrier = -1
         self._answers: dict[int, Action] = {}
 
@@ -151,7 +152,8 @@ class StreamVenue:
             return FOUND_NO_ACTION
         with self._meet:
             action = action_of(int(core.actions[0]), self._config.max_quantity)
-            self._answers[self._barrier] = action
+            if action != HOLD:  # as everything that nobody answers
+                self._answers[self._barrier] = action
             self._shown = False
             self._meet.notify_all()
         if not self._wait():
@@ -182,7 +184,6 @@ class StreamVenue:
         with self._meet:
             self._over = True
             self._shown = False
-            self._answers.setdefault(self._barrier, HOLD)
             self._meet.notify_all()
             while not self._through and self._failure is None:
                 self._meet.wait(_LOOK_S)
@@ -204,16 +205,27 @@ class StreamVenue:
 
     # What the actor's threads call.
 
-    def on_records(self, events: Records) -> None:
-        """Events of the slot."""
-        self._follower.note(events)
+    def strategy(self) -> AtTheSlot:
+        """What a mirror asks; a mirror that is made anew takes over from the one before."""
+        with self._meet:
+            self._life = AtTheSlot(self)
+            self._meet.notify_all()
+        return self._life
 
-    def on_bar(self, bar: Bar, account: Account) -> Action:
+    def noted(self, life: AtTheSlot, events: Records) -> None:
+        """Events of the slot."""
+        if life is self._life:
+            self._follower.note(events)
+
+    def shown(self, life: AtTheSlot, bar: Bar, account: Account) -> Action:
         """A close of the slot: shown to the environment, answered by it."""
+        if life is not self._life:
+            raise LeftError
         if bar.barrier <= self._barrier:
-            # A mirror that was begun anew goes through what is answered already.
+            # A mirror that was made anew goes through what was shown already; the last close may
+            # still be thought about.
             self._follower.forget()
-            return self._answers.get(bar.barrier, HOLD)
+            return self._answer(life, bar.barrier)
         self._barrier = bar.barrier
         if self._over:
             self._follower.forget()
@@ -227,11 +239,17 @@ class StreamVenue:
         with self._meet:
             self._shown = True
             self._meet.notify_all()
-            while self._shown and not self._left:
+        return self._answer(life, bar.barrier)
+
+    def _answer(self, life: AtTheSlot, barrier: int) -> Action:
+        """What is answered to a close, once it is."""
+        with self._meet:
+            while barrier == self._barrier and self._shown:
+                nobody = self._left or not threading.main_thread().is_alive()
+                if nobody or life is not self._life:
+                    raise LeftError
                 self._meet.wait(_LOOK_S)
-            if self._shown:
-                raise LeftError
-        return self._answers.get(bar.barrier, HOLD)
+        return self._answers.get(barrier, HOLD)
 
     def ended(self, failure: BaseException | None) -> None:
         """The actor has ended: with the run, or with a failure."""
@@ -241,8 +259,23 @@ class StreamVenue:
             self._meet.notify_all()
 
 
+class AtTheSlot:
+    """The strategy of one mirror, as long as no other mirror has taken over."""
+
+    def __init__(self, venue: StreamVenue) -> None:
+        self._venue = venue
+
+    def on_records(self, events: Records) -> None:
+        """See `StreamVenue.noted`."""
+        self._venue.noted(self, events)
+
+    def on_bar(self, bar: Bar, account: Account) -> Action:
+        """See `Strategy.on_bar`."""
+        return self._venue.shown(self, bar, account)
+
+
 class LeftError(Exception):
-    """The environment was closed while the actor waited for its answer."""
+    """Nobody is there who would answer the actor: the environment was closed, or another mirror has taken over."""
 
 
 class Bystander:

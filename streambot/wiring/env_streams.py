@@ -174,7 +174,8 @@ class _Session:
         self._stop = StopRequest()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settings = target.actor()._replace(strategies=self._strategies)
-        # Nobody should have to wait for it at the end of a process that was aborted.
+        # Nobody should have to wait for it at the end of a process that was aborted; threads of its
+        # executor, which would be waited for, leave when the main thread has ended (`StreamVenue`).
         self._thread = threading.Thread(target=self._work, name="actor", daemon=True)
         self._thread.start()
 
@@ -190,7 +191,7 @@ class _Session:
         order = cycle([manifest.instruments[n].symbol for n in manifest.members(partition)])
 
         def make() -> Strategy:
-            return self._venue if next(order) == self._symbol else Bystander()
+            return self._venue.strategy() if next(order) == self._symbol else Bystander()
 
         return make
 

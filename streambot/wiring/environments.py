@@ -161,6 +161,11 @@ def vector_trading_env(
     """
     from streambot.env.vector_env import VectorTradingEnv
 
+    if settings.pop("mode", TRAIN) != TRAIN or settings.pop("render_mode", None) is not None:
+        raise ConfigError(
+            "many environments are for training, and draw no pictures",
+            hint="`gymnasium.make` makes one that trades a running run, or is rendered",
+        )
     split = split_settings(settings)
     source = stored_source(split.simulation, split.env.features, Path.cwd())
     return VectorTradingEnv(

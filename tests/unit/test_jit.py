@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import streambot
+from streambot.jit import source_digest
 
 PACKAGE = Path(streambot.__file__).parent
 ASK_CALLER = """
@@ -51,6 +54,21 @@ def test_editing_a_callee_changes_its_caller(tmp_path: Path) -> None:
     after = ask(root, cache)
     assert after[0] == "60"
     assert after[1] != before[1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["engine/walk.py", "engine/slots.py", "env/observe.py", "env/world.py", "domain/ticks.py",
+     "data/segments.py", "processor/lines.py", "jit.py"],
+)  # fmt: skip
+def test_whatever_decides_compiled_code_names_its_cache(tmp_path: Path, name: str) -> None:
+    """Inlined helpers, record layouts and constants too, where nothing is compiled by itself."""
+    root = tmp_path / "streambot"
+    shutil.copytree(PACKAGE, root, ignore=shutil.ignore_patterns("__pycache__"))
+    before = source_digest(root)
+    with (root / name).open("a") as source:
+        source.write("# edited\n")
+    assert source_digest(root) != before
 
 
 def test_old_generations_are_removed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -257,6 +258,8 @@ async def test_a_run_that_is_declared_on_its_broker(world, tmp_path):
     assert worker.returncode == 0, said
 
 
+# aiokafka, cancelled while it connects, leaves that connection to the garbage collector, and says so.
+@pytest.mark.filterwarnings("ignore:Unclosed AIOKafkaConnection:ResourceWarning")
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.5, 2.5])
 async def test_cancelled_it_ends_in_time(world, after_s):
     """Before it is connected, while the group is joined, and while it works; no thread stays."""
@@ -273,6 +276,7 @@ async def test_cancelled_it_ends_in_time(world, after_s):
         await task
     assert time.monotonic() - start < STOP_S
     assert [t for t in threading.enumerate() if type(t).__name__ == "_DaemonThread"] == []
+    gc.collect()  # here, and in no other test
 
 
 async def test_the_broker_dies(world, broker):
