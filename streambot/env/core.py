@@ -96,6 +96,7 @@ class Core:
         outside: bool = False,
     ) -> None:
         self.segments, self.config, self.n = segments, config, n
+        self.autoreset = autoreset
         if not 0 <= whole("actor", actor) < _MOST_ACTORS:
             raise ConfigError(f"an actor of number {actor}", where="actor", hint="0, 1, 2, …")
         head = segments.head

@@ -1,0 +1,1 @@
+"""Training: rollouts, tasks, trainers, evaluation."""
