@@ -100,7 +100,7 @@ def test_two_hundred_episodes_on_real_bars(data_folder: Path, tmp_path: Path) ->
     """Three markets, every kind of instrument, several partitions, frames cut anywhere."""
     charts = [
         *(Chart(data_folder / "nse_50_5m_week_2026.parquet", symbol, "0.05", "XBOM",
-                "Asia/Kolkata", "INR", "40", 25) for symbol in ("NIFTY", "RELIANCE", "SBIN")),
+                "Asia/Kolkata", "INR", "40", 1) for symbol in ("NIFTY", "RELIANCE", "SBIN")),
         *(Chart(data_folder / "us_equity_1m_trades_2013.parquet", symbol, "0.0001", "XNYS",
                 "America/New_York", "USD", "1.5", 100) for symbol in ("SPY", "BAC")),
     ]  # fmt: skip
