@@ -36,6 +36,7 @@ FAILED_AT_POINT = 77
 """Exit code of a process that reached the point where it was to end."""
 FILLED = "filled"
 """Told, beside the points of the runner, where a commit with a fill is visible."""
+DEAD_STORED = "dead-letter-stored"
 LATE_S = 0.006
 """So long at most, a process lives on behind a request to commit that it is to die of."""
 SLOT = struct.Struct("<24sBIqq")
@@ -68,13 +69,23 @@ class Trace:
 
 
 class Failpoint:
-    """Ends the process when a point is reached for the n-th time."""
+    """Ends the process when a point is reached for the n-th time.
+
+    Beside the points of the runner there is `DEAD_STORED`: the outputs of a transaction are stored,
+    and a dead letter is among them.
+    """
 
     def __init__(self, point: str, nth: int) -> None:
         self._point, self._left = point, nth
+        self._with_dead: set[int] = set()
 
-    def reached(self, _: int, point: str) -> None:
-        if point == self._point:
+    def reached(self, partition: int, point: str) -> None:
+        if point == "begun":
+            self._with_dead.discard(partition)
+        elif point == "dead-letter-sent":
+            self._with_dead.add(partition)
+        stored_dead = point == "outputs-stored" and partition in self._with_dead
+        if point == self._point or (stored_dead and self._point == DEAD_STORED):
             self._left -= 1
             if self._left == 0:
                 os._exit(FAILED_AT_POINT)

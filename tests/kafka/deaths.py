@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tests.kafka.campaign import Execution, Outcome
-from tests.kafka.crash_child import FAILED_AT_POINT
+from tests.kafka.crash_child import DEAD_STORED, FAILED_AT_POINT
 from tests.kafka.places import LIMIT_S, LOOK_S, Process, until
 
 POINTS = (
     "fenced", "restored", "tail-read", "opened", "begun", "output-sent", "outputs-stored",
     "state-sent", "offsets-sent", "committing", "committing-late", "committed", "dead-letter-sent",
+    DEAD_STORED,
 )  # fmt: skip
 ONCE = frozenset({"fenced", "restored", "tail-read", "opened"})
 """Points that a task passes once in its life."""
