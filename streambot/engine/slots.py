@@ -297,6 +297,12 @@ class SlotLimits(msgspec.Struct, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=0)] = 0
 
 
+def word(record: np.dtype[np.void], field: str) -> int:
+    """Position of a field in a record, in words of eight bytes."""
+    assert record.fields is not None  # noqa: S101  # a record type, for the checker
+    return int(record.fields[field][1]) // 8
+
+
 def make_params(instrument: Instrument, capital: int, limits: SlotLimits) -> npt.NDArray[np.void]:
     """The constants of one slot, as an array of one `PARAMS` record.
 

@@ -21,7 +21,7 @@ from streambot.domain.errors import StrategyError
 from streambot.domain.events import HOLD, Action, EngineEvent
 from streambot.engine.decode import NoActionError, action_code, decode_events
 from streambot.engine.drive import Ahead, make_ahead
-from streambot.engine.slots import ACT_HOLD, CAPACITY, LOG, NONE, SLOT, VIEW_FIELDS
+from streambot.engine.slots import ACT_HOLD, CAPACITY, LOG, NONE, SLOT, VIEW_FIELDS, word
 from streambot.engine.trailing import distance_to_trail
 
 if TYPE_CHECKING:
@@ -41,21 +41,15 @@ _NOT_THEIRS = (
 """Where code is that a strategy's author did not write: this package, Python, installed packages."""
 
 
-def _word(record: np.dtype[np.void], field: str) -> int:
-    """Position of a field in a record, in words of eight bytes."""
-    assert record.fields is not None  # noqa: S101  # a record type, for the checker
-    return int(record.fields[field][1]) // 8
-
-
 def _words(records: Records) -> memoryview:
     """Records as words of eight bytes, a row each where there are several."""
     words: Any = records.view(np.int64)
     return memoryview(words if len(records) == 1 else words.reshape(len(records), -1))
 
 
-_EVENT_SEQ, _MARK_SEQ = _word(SLOT, "event_seq"), _word(SLOT, "mark_seq")
-_N_EVENTS, _N_MARKS = _word(LOG, "n_events"), _word(LOG, "n_marks")
-_N_ORDERS, _N_VIEWS = _word(LOG, "n_orders"), _word(LOG, "n_views")
+_EVENT_SEQ, _MARK_SEQ = word(SLOT, "event_seq"), word(SLOT, "mark_seq")
+_N_EVENTS, _N_MARKS = word(LOG, "n_events"), word(LOG, "n_marks")
+_N_ORDERS, _N_VIEWS = word(LOG, "n_orders"), word(LOG, "n_views")
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):

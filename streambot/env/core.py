@@ -231,7 +231,7 @@ class Core:
         w["ticks_n"], w["bars_n"] = len(segments.ticks), len(segments.bars)
         w["closes_n"], w["sessions_n"] = len(segments.closes), len(segments.session_opens)
         w["contracts_n"], w["quantity"] = len(segments.expiries), config.max_quantity
-        w["lookback"], w["look"] = config.lookback, config.window
+        w["look"] = config.window
         w["window_n"] = len(config.features.window_fields)
         w["slow_n"] = len(config.features.slow_fields)
         w["observation_n"] = self.observations.shape[1]

@@ -66,7 +66,7 @@ def begin(e: Record, s: Record) -> None:
     e.equity = s.cash
     e.side, e.stop = 0, 0
     e.steps, e.ended, e.cause, e.events_n, e.rejected = 0, 0, CAUSE_NONE, 0, -1
-    e.total, e.distance, e.unrealized, e.entry_bar = 0.0, 0.0, 0, -1
+    e.distance, e.unrealized, e.entry_bar = 0.0, 0, -1
     m = e.paid
     m.mean = m.square = m.sortino_mean = m.downside = 0.0
     m.changes, m.entry_bar = 0, -1

@@ -248,7 +248,6 @@ def _run(w: Record, stepping: bool) -> int:
                 w.reward, e.paid, changes[i], terms[i], p.capital, e.bar, before, e.equity, net,
                 s.side == 0, entered, moved, early, ends,
             )  # fmt: skip
-            e.total += rewards[i]
         show(
             w, p, s, e, long, short, bar_starts[e.instrument] + e.bar, windows, slow,
             observations[i], masks[i],

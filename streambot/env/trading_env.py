@@ -13,6 +13,7 @@ from gymnasium.error import ResetNeeded
 
 from streambot.domain.errors import UsageError
 from streambot.engine.decode import REASONS
+from streambot.engine.slots import word
 from streambot.env.config import ActionLayout
 from streambot.env.core import Core
 from streambot.env.fields import joint_index, observation_fields
@@ -35,13 +36,7 @@ if TYPE_CHECKING:
 Observation = npt.NDArray[np.float32]
 
 
-def _word(record: np.dtype[Any], field: str) -> int:
-    """Position of a field in a record, in words of eight bytes."""
-    assert record.fields is not None  # noqa: S101  # a record type, for the checker
-    return int(record.fields[field][1]) // 8
-
-
-_ENDED, _CAUSE = _word(ENV, "ended"), _word(ENV, "cause")
+_ENDED, _CAUSE = word(ENV, "ended"), word(ENV, "cause")
 _unpack_terms = Struct(f"{len(TERMS)}d").unpack_from
 _WHY = (None, *(reason.value for reason in REASONS))
 
@@ -170,9 +165,8 @@ class TradingEnv(gymnasium.Env[Observation, Any]):
             raise ResetNeeded("the episode has ended, or none has begun: call reset()")
         if self._joint:
             try:
-                self._actions[0] = (
-                    action  # memory of integers takes whole numbers, and nothing else
-                )
+                # Memory of integers takes whole numbers, and nothing else.
+                self._actions[0] = action
             except (TypeError, ValueError):
                 raise refuse_action(action, self.config) from None
         else:

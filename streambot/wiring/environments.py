@@ -47,7 +47,8 @@ DATA_SETTINGS = (
     "runs_dir",
 )
 """Settings that say what the data are, as in `streambot.yaml`; `path_seed` gives `seed`."""
-_ALIASES = {"seed": "path_seed"}
+_KNOWN = {"path_seed" if name == "seed" else name: name for name in DATA_SETTINGS}
+"""By the name that an environment gives them."""
 _LIVE = ("run", "bootstrap_servers", "namespace", "instruments", "agent", "wait", "kafka")
 TRAIN = "train"
 
@@ -179,28 +180,28 @@ def split_settings(settings: Mapping[str, Any]) -> DataSettings:
     Raises:
         ConfigError: a setting that is unknown or wrong.
     """
-    known = {_ALIASES.get(name, name): name for name in DATA_SETTINGS}
     fields: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for name, value in settings.items():
         if name == "kafka":
             fields["kafka"] = value
-        elif name in known:
-            setting = SETTINGS[known[name]]
+        elif name in _KNOWN:
+            setting = SETTINGS[_KNOWN[name]]
             if value is not None:
                 fields[setting.field] = _read(name, value)
         elif name in NAMES:
             rest[name] = value
         else:
             raise ConfigError(
-                f"an environment has no setting `{name}`", hint=did_you_mean(name, [*known, *NAMES])
+                f"an environment has no setting `{name}`",
+                hint=did_you_mean(name, [*_KNOWN, *NAMES]),
             )
     simulation = SimulationConfig(**fields)
     return DataSettings(simulation, make_config(rest), rest)
 
 
 def _read(name: str, value: object) -> Any:  # noqa: ANN401  # as the table of settings
-    setting = SETTINGS[{v: k for k, v in _ALIASES.items()}.get(name, name)]
+    setting = SETTINGS[_KNOWN.get(name, name)]
     try:
         if setting.name in {"data", "instruments"}:
             listed = [value] if isinstance(value, (str, Path)) else list(value)  # type: ignore[call-overload]
