@@ -47,6 +47,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         digest: blake2b of that file.
         progress: counters of the training, plain numbers by name.
         about: what it was trained on, texts by name.
+        env: settings of the environment that the policy knows, as `env.settings.make_config` takes
+            them.
+        names: of the experts, from the regimes that they were found to serve; empty: not found yet.
     """
 
     format: int
@@ -56,6 +59,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     digest: str
     progress: dict[str, float] = {}
     about: dict[str, str] = {}
+    env: dict[str, Any] = {}
+    names: tuple[str, ...] = ()
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -72,6 +77,8 @@ def save_checkpoint(
     *,
     progress: dict[str, float] | None = None,
     about: dict[str, str] | None = None,
+    env: dict[str, Any] | None = None,
+    names: tuple[str, ...] = (),
     extra: dict[str, Tensor] | None = None,
 ) -> Head:
     """Write a checkpoint; one that is there is replaced, as a whole.
@@ -79,6 +86,8 @@ def save_checkpoint(
     Args:
         progress: counters of the training.
         about: what it was trained on.
+        env: settings of its environment.
+        names: of its experts.
         extra: tensors of the training, by name.
 
     Raises:
@@ -97,6 +106,8 @@ def save_checkpoint(
         digest=digest,
         progress=progress or {},
         about=about or {},
+        env=env or {},
+        names=names,
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)

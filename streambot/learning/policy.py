@@ -1,0 +1,83 @@
+"""A policy and the environment that it knows: made together, kept together, loaded together.
+
+What the numbers of an observation mean is part of a policy, so a checkpoint says it in the words in
+which environments are made (`env.settings.NAMES`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from streambot.agents.checkpoint import Head, load_checkpoint, read_head
+from streambot.agents.moe import MoEAgent
+from streambot.agents.ppo import AgentConfig, PPOAgent
+from streambot.domain.errors import ConfigError, DataError
+from streambot.env.config import ActionLayout, EnvConfig
+from streambot.env.fields import joint_size, layout_digest, observation_fields
+from streambot.env.settings import make_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+AGENTS: dict[str, type[PPOAgent]] = {MoEAgent.kind: MoEAgent, PPOAgent.kind: PPOAgent}
+"""What can be trained, by the name that people give."""
+
+
+class LoadedPolicy(NamedTuple):
+    """A policy that was trained.
+
+    Attributes:
+        agent: the policy.
+        config: of the environment that it knows.
+        head: what the checkpoint says of itself.
+        extra: tensors of the training, by name.
+    """
+
+    agent: PPOAgent
+    config: EnvConfig
+    head: Head
+    extra: dict[str, Any]
+
+
+def agent_config(env: EnvConfig, **settings: Any) -> AgentConfig:  # noqa: ANN401  # by name
+    """What an agent for an environment is.
+
+    Args:
+        env: the environment; its actions are joint.
+        settings: the rest of `AgentConfig`.
+
+    Raises:
+        ConfigError: actions that are not joint: a mixture averages joint probabilities.
+    """
+    if env.actions is not ActionLayout.JOINT:
+        raise ConfigError(
+            "agents choose kind and size of an order together",
+            where="actions",
+            hint="actions=joint",
+        )
+    fields = observation_fields(env.window, env.features)
+    return AgentConfig(
+        features=len(fields),
+        actions=joint_size(env.max_quantity),
+        regimes=tuple(field.position for field in fields if field.group == "regime"),
+        layout=layout_digest(env),
+        **settings,
+    )
+
+
+def load_policy(folder: Path, *, device: torch.device | None = None) -> LoadedPolicy:
+    """Read a checkpoint, and the environment that its policy knows.
+
+    Raises:
+        DataError: there is none, it is damaged, or says something else of its observations than
+            this version does.
+        ConfigError: its settings of the environment are wrong.
+    """
+    head = read_head(folder)
+    if not head.agent.layout:
+        raise DataError("the policy does not say what it observes", where=str(folder))
+    config = make_config(head.env)
+    found = load_checkpoint(folder, layout=layout_digest(config), device=device)
+    return LoadedPolicy(found.agent, config, found.head, found.extra)
