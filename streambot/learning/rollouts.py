@@ -1,8 +1,4 @@
-"""Experience from environments in this process: N of them, T steps each, as a batch to learn from.
-
-The end of an episode is two things: a termination has no future, a truncation has one that was not
-seen, so its last observation is valued.
-"""
+"""Experience from environments in this process: N of them, T steps each, as a batch to learn from."""
 
 from __future__ import annotations
 
@@ -10,12 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from streambot.agents.advantages import gae
 from streambot.agents.batch import Batch
 from streambot.domain.errors import UsageError
 from streambot.env.world import RESET_IN_STEP
+from streambot.learning.experience import Experience
 
 if TYPE_CHECKING:
     from streambot.agents.ppo import PPOAgent
@@ -70,62 +65,26 @@ class Rollouts:
             agent: whose policy acts; its critic values what was reached.
         """
         env, count, steps = self._env, self._env.num_envs, self._steps
-        shape = (steps, count)
-        obs = np.empty((*shape, self._obs.shape[1]), np.float32)
-        reached = np.empty_like(obs)
-        mask = np.empty((*shape, self._mask.shape[1]), np.uint8)
-        action, log_prob = np.empty(shape, np.int64), np.empty(shape, np.float32)
-        reward, over = np.empty(shape, np.float32), np.empty(shape, np.bool_)
-        terminated, episode = np.empty(shape, np.bool_), np.empty(shape, np.int64)
+        kept = Experience(steps, count, self._obs.shape[1], self._mask.shape[1])
         returns: list[float] = []
         for t in range(steps):
-            obs[t], mask[t], episode[t] = self._obs, self._mask, self._episode
+            kept.obs[t], kept.mask[t], kept.episode[t] = self._obs, self._mask, self._episode
             uniform = torch.from_numpy(self._draws.random(count, np.float32))
             chosen, log = agent.select_action(
-                torch.from_numpy(obs[t]).to(agent.device),
-                torch.from_numpy(mask[t]).to(agent.device),
+                torch.from_numpy(kept.obs[t]).to(agent.device),
+                torch.from_numpy(kept.mask[t]).to(agent.device),
                 uniform.to(agent.device),
             )
-            action[t], log_prob[t] = chosen.cpu().numpy(), log.cpu().numpy()
-            self._obs, reward[t], terminated[t], truncated, infos = env.step(action[t])
+            kept.action[t], kept.log_prob[t] = chosen.cpu().numpy(), log.cpu().numpy()
+            self._obs, kept.reward[t], terminated, truncated, infos = env.step(kept.action[t])
             self._mask = infos["action_mask"]
-            over[t] = terminated[t] | truncated
-            reached[t] = self._obs
-            self._totals += reward[t]
-            for i in np.flatnonzero(over[t]).tolist():
-                reached[t, i] = infos["final_obs"][i]
+            over = terminated | truncated
+            kept.terminated[t], kept.over[t], kept.reached[t] = terminated, over, self._obs
+            self._totals += kept.reward[t]
+            for i in np.flatnonzero(over).tolist():
+                kept.reached[t, i] = infos["final_obs"][i]
                 returns.append(float(self._totals[i]))
-            self._totals[over[t]] = 0.0
-            self._episode = self._episode + count * over[t]
-        batch = self._batch(
-            agent, obs, reached, mask, action, log_prob, reward, terminated, over, episode
-        )
-        return Collected(batch, float(reward.mean()), tuple(returns), steps * count)
-
-    def _batch(
-        self,
-        agent: PPOAgent,
-        obs: np.ndarray,
-        reached: np.ndarray,
-        mask: np.ndarray,
-        action: np.ndarray,
-        log_prob: np.ndarray,
-        reward: np.ndarray,
-        terminated: np.ndarray,
-        over: np.ndarray,
-        episode: np.ndarray,
-    ) -> Batch:
-        def tensor(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array).to(agent.device)
-
-        config = agent.config.learn
-        value, value_reached = agent.values(tensor(obs)), agent.values(tensor(reached))
-        discount = tensor(np.where(terminated, 0.0, config.gamma).astype(np.float32))
-        cut = tensor(over.astype(np.float32))
-        advantage = gae(tensor(reward), value, value_reached, discount, cut, config.lam)
-        parts = (
-            tensor(obs), tensor(mask), tensor(action), tensor(log_prob), advantage,
-            advantage + value, tensor(episode),
-        )  # fmt: skip
-        # Learning wants environments first: [N, T, ...].
-        return Batch(*(part.transpose(0, 1).contiguous() for part in parts))
+            self._totals[over] = 0.0
+            self._episode = self._episode + count * over
+        batch = kept.batch(agent.values, agent.config.learn, agent.device)
+        return Collected(batch, float(kept.reward.mean()), tuple(returns), steps * count)
