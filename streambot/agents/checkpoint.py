@@ -21,6 +21,7 @@ import safetensors
 import safetensors.torch
 
 from streambot.agents.experts import EXPERTS
+from streambot.agents.memory import part_of
 from streambot.agents.moe import MoEAgent
 from streambot.agents.ppo import AgentConfig, PPOAgent
 from streambot.domain.errors import DataError
@@ -169,13 +170,13 @@ def load_checkpoint(
     try:
         tensors = safetensors.torch.load(data)
         agent = _KINDS[head.kind](head.agent, device=device)
-        agent.load(_part(tensors, "agent."))
+        agent.load(part_of(tensors, "agent."))
     except (safetensors.SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as cause:
         first = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
         raise DataError(
             f"the weights do not fit the agent: {first[:200]}", where=str(path)
         ) from cause
-    return Checkpoint(head, agent, _part(tensors, "extra."))
+    return Checkpoint(head, agent, part_of(tensors, "extra."))
 
 
 def read_head(folder: Path) -> Head:
@@ -202,7 +203,3 @@ def read_head(folder: Path) -> Head:
             hint="written by another version?",
         )  # fmt: skip
     return head
-
-
-def _part(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

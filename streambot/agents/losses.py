@@ -6,8 +6,15 @@ meta-learner use the same ones.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import torch
 from torch import Tensor
+
+from streambot.agents.networks import entropy as entropy_of
+
+if TYPE_CHECKING:
+    from streambot.agents.batch import Batch
 
 
 def ppo_loss(log_prob: Tensor, behaviour: Tensor, advantage: Tensor, clip: float) -> Tensor:
@@ -22,6 +29,47 @@ def ppo_loss(log_prob: Tensor, behaviour: Tensor, advantage: Tensor, clip: float
     ratio = (log_prob - behaviour).exp()
     clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
     return -torch.minimum(ratio * advantage, clipped * advantage).mean()
+
+
+class PolicyLoss(NamedTuple):
+    """What a policy is moved by, and its parts.
+
+    Attributes:
+        loss: surrogate, less the bonuses for entropy and for the balance of the gate.
+        surrogate: see `ppo_loss`.
+        entropy: mean entropy of the policy, nats.
+        gate: entropy of the mean gate, nats; 0 without a gate.
+    """
+
+    loss: Tensor
+    surrogate: Tensor
+    entropy: Tensor
+    gate: Tensor
+
+
+def policy_loss(
+    log_probs: Tensor,
+    log_gate: Tensor | None,
+    batch: Batch,
+    *,
+    clip: float,
+    entropy: float,
+    balance: float,
+) -> PolicyLoss:
+    """The loss of a policy: of an expert by itself, of the mixture, of adapted ones in the outer loop.
+
+    Args:
+        log_probs: of all actions, now, [..., A].
+        log_gate: [..., experts]; None without a gate.
+        batch: what was done, [...].
+        clip: epsilon of the surrogate.
+        entropy, balance: weights of the bonuses.
+    """
+    log_prob = log_probs.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
+    surrogate = ppo_loss(log_prob, batch.log_prob, batch.advantage, clip)
+    spread = entropy_of(log_probs).mean()
+    gate = spread.new_zeros(()) if log_gate is None else gate_balance(log_gate)
+    return PolicyLoss(surrogate - entropy * spread - balance * gate, surrogate, spread, gate)
 
 
 def value_loss(value: Tensor, target: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ batch of them is one computation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
@@ -25,6 +26,10 @@ from streambot.domain.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+
+OuterLoss = Callable[[Parameters, Batch], Tensor]
+"""Of adapted parameters, and a query set [N, T]."""
 
 
 class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,11 +89,15 @@ def task_loss(
     query: Batch,
     config: MetaConfig,
     adapt: AdaptConfig,
+    outer: OuterLoss | None = None,
 ) -> Tensor:
-    """What one task says of the parameters: the surrogate of its query set, after adaptation."""
+    """What one task says of the parameters: the loss of its query set, after adaptation."""
     after = adapted(policy, parameters, support, config.steps, adapt, rates)
-    log_prob = taken(policy(after, query.obs, query.mask), query.action)
-    loss = ppo_loss(log_prob, query.log_prob, query.advantage, config.clip)
+    if outer is None:
+        log_prob = taken(policy(after, query.obs, query.mask), query.action)
+        loss = ppo_loss(log_prob, query.log_prob, query.advantage, config.clip)
+    else:
+        loss = outer(after, query)
     if config.kl > 0:
         before = taken(policy(parameters, support.obs, support.mask), support.action)
         loss = loss + config.kl * 0.5 * (before - support.log_prob).pow(2).mean()
@@ -103,6 +112,7 @@ def meta_gradient(
     queries: Batch,
     config: MetaConfig,
     adapt: AdaptConfig,
+    outer: OuterLoss | None = None,
 ) -> MetaGradient:
     """The gradient of the mean loss over a batch of tasks, in parameters and inner rates.
 
@@ -113,11 +123,13 @@ def meta_gradient(
         parameters: the meta-parameters.
         rates: inner rate of every parameter.
         supports, queries: [K, N, T, ...], see `stacked`.
+        outer: loss of a query set at adapted parameters, see `PPOAgent.outer_loss`; None: the
+            surrogate of PPO alone.
     """
 
     def mean_loss(of: tuple[Parameters, Parameters]) -> Tensor:
         def one(support: Batch, query: Batch) -> Tensor:
-            return task_loss(policy, of[0], of[1], support, query, config, adapt)
+            return task_loss(policy, of[0], of[1], support, query, config, adapt, outer)
 
         losses: Tensor = vmap(one)(supports, queries)
         return losses.mean()

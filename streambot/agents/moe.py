@@ -66,8 +66,13 @@ class MoEAgent(PPOAgent):
         return self._of(parameters, obs, mask)
 
     def _of(self, parameters: Mapping[str, Tensor], obs: Tensor, mask: Tensor) -> Tensor:
+        return self._said_of(parameters, obs, mask)[0]
+
+    def _said_of(
+        self, parameters: Mapping[str, Tensor], obs: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         said: Mixed = functional_call(self.network, dict(parameters), (obs, mask))
-        return said.log_probs
+        return said.log_probs, said.log_gate
 
     def _speaks(self, obs: Tensor, mask: Tensor) -> Said:
         said: Mixed = self.network(obs, mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 import torch
@@ -17,6 +17,8 @@ from streambot.agents.adaptation import (
     taken,
 )
 from streambot.agents.batch import AdaptConfig, Batch, LearnConfig, Stats
+from streambot.agents.losses import policy_loss
+from streambot.agents.memory import memory_of, part_of, remember
 from streambot.agents.networks import PolicyNetwork, ValueNetwork, seeded
 from streambot.agents.updates import Said, ppo_update
 
@@ -119,6 +121,27 @@ class PPOAgent:
         said: Tensor = functional_call(self.network, dict(parameters), (obs, mask))
         return said
 
+    def outer_loss(
+        self, parameters: Mapping[str, Tensor], batch: Batch, *, clip: float, balance: float
+    ) -> Tensor:
+        """The loss that `learn` moves the policy by, at other parameters: what an outer loop needs.
+
+        Args:
+            parameters: of the policy.
+            batch: [N, T]; its advantages as they are.
+            clip: epsilon of the surrogate.
+            balance: weight of the gate's balance.
+        """
+        said = self._said_of(parameters, batch.obs, batch.mask)
+        return policy_loss(
+            *said, batch, clip=clip, entropy=self.config.learn.entropy, balance=balance
+        ).loss
+
+    def _said_of(
+        self, parameters: Mapping[str, Tensor], obs: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        return self._of(parameters, obs, mask), None
+
     def probabilities(self, obs: Tensor, mask: Tensor) -> Tensor:
         """Probabilities [..., A] of joint actions; 0 where the mask is."""
         with torch.no_grad():
@@ -188,26 +211,14 @@ class PPOAgent:
         for part, module in (("network", self.network), ("critic", self.critic)):
             for name, value in module.state_dict().items():
                 named[f"{part}.{name}"] = value.detach().cpu().contiguous()
-        for k, memory in self.optimizer.state_dict()["state"].items():
-            for name, value in memory.items():
-                named[f"adam.{k}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+        named |= {f"adam.{name}": value for name, value in memory_of(self.optimizer).items()}
         named["generator"] = self.generator.get_state()
         return named
 
     def load(self, named: Mapping[str, Tensor]) -> Self:
         """Take over what `state` gave, of an agent with the same settings."""
         for part, module in (("network", self.network), ("critic", self.critic)):
-            prefix = f"{part}."
-            module.load_state_dict(
-                {n.removeprefix(prefix): v for n, v in named.items() if n.startswith(prefix)}
-            )
-        memory: dict[int, dict[str, Any]] = {}
-        for name, value in named.items():
-            if name.startswith("adam."):
-                _, number, field = name.split(".", 2)
-                memory.setdefault(int(number), {})[field] = value
-        whole = self.optimizer.state_dict()
-        whole["state"] = memory
-        self.optimizer.load_state_dict(whole)
+            module.load_state_dict(part_of(named, f"{part}."))
+        remember(self.optimizer, part_of(named, "adam."))
         self.generator.set_state(named["generator"])
         return self

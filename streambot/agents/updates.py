@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from streambot.agents.adaptation import taken
 from streambot.agents.advantages import normalised
 from streambot.agents.batch import Batch, LearnConfig, Stats, check_batch
-from streambot.agents.losses import gate_balance, ppo_loss, value_loss
-from streambot.agents.networks import entropy
+from streambot.agents.losses import policy_loss, value_loss
 from streambot.domain.errors import DataError
 
 
@@ -92,15 +91,12 @@ def ppo_update(
         for low in range(0, count, config.minibatch):
             some = steps.rows(order[low : low + config.minibatch])
             said = speaks(some.obs, some.mask)
-            log_prob = taken(said.log_probs, some.action)
-            surrogate = ppo_loss(log_prob, some.log_prob, some.advantage, clip)
+            policy = policy_loss(
+                said.log_probs, said.log_gate, some, clip=clip, entropy=config.entropy,
+                balance=balance,
+            )  # fmt: skip
             values = value_loss(said.value, some.target)
-            spread = entropy(said.log_probs).mean()
-            loss = surrogate + config.value * values - config.entropy * spread
-            gate = torch.zeros(())
-            if said.log_gate is not None:
-                gate = gate_balance(said.log_gate)
-                loss = loss - balance * gate
+            loss = policy.loss + config.value * values
             if not bool(torch.isfinite(loss)):
                 raise DataError(
                     "the loss is no number any more: the update was left",
@@ -111,13 +107,14 @@ def ppo_update(
                 parameter.grad = slope
             nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
             optimizer.step()
-            change = log_prob - some.log_prob
+            change = taken(said.log_probs.detach(), some.action) - some.log_prob
             kl = (change.exp() - 1.0 - change).mean()  # Schulman 2020: low variance, never negative
             clipped = ((change.exp() - 1.0).abs() > clip).to(change.dtype).mean()
             sums.add(
-                policy=surrogate, value=values, entropy=spread, kl=kl, clipped=clipped, gate=gate
-            )
-            if float(kl.detach()) > config.target_kl:
+                policy=policy.surrogate, value=values, entropy=policy.entropy, kl=kl,
+                clipped=clipped, gate=policy.gate,
+            )  # fmt: skip
+            if float(kl) > config.target_kl:
                 stopped = True
                 break
         if stopped:
