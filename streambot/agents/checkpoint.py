@@ -81,6 +81,7 @@ def save_checkpoint(
     env: dict[str, Any] | None = None,
     names: tuple[str, ...] = (),
     extra: dict[str, Tensor] | None = None,
+    state: dict[str, Tensor] | None = None,
 ) -> Head:
     """Write a checkpoint; one that is there is replaced, as a whole.
 
@@ -90,11 +91,12 @@ def save_checkpoint(
         env: settings of its environment.
         names: of its experts.
         extra: tensors of the training, by name.
+        state: of the agent, as its `state` gave it before; None: as it is.
 
     Raises:
         DataError: the folder cannot be written.
     """
-    tensors = {f"agent.{name}": value for name, value in agent.state().items()}
+    tensors = {f"agent.{name}": value for name, value in (state or agent.state()).items()}
     tensors |= {f"extra.{name}": value.detach().cpu() for name, value in (extra or {}).items()}
     data = safetensors.torch.save({n: t.contiguous() for n, t in tensors.items()})
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from streambot.learning.scaling import RewardScale
+
 
 class Experience:
     """Columns of T steps of N environments.
@@ -51,7 +53,11 @@ class Experience:
         self.episode = np.empty(shape, np.int64)
 
     def batch(
-        self, values: Callable[[Tensor], Tensor], config: LearnConfig, device: torch.device
+        self,
+        values: Callable[[Tensor], Tensor],
+        config: LearnConfig,
+        device: torch.device,
+        scale: RewardScale | None = None,
     ) -> Batch:
         """What there is to learn from, [N, T].
 
@@ -59,16 +65,21 @@ class Experience:
             values: the critic, of observations [..., F].
             config: discount and λ.
             device: where the batch is needed.
+            scale: of the rewards; it has seen them afterwards. None: as they are.
         """
 
         def tensor(array: npt.NDArray[np.generic]) -> Tensor:
             return torch.from_numpy(array).to(device)
 
+        reward = self.reward
+        if scale is not None:
+            scale.see(reward, self.over)
+            reward = scale(reward)
         obs = tensor(self.obs)
         value, value_reached = values(obs), values(tensor(self.reached))
         discount = tensor(np.where(self.terminated, 0.0, config.gamma).astype(np.float32))
         cut = tensor(self.over.astype(np.float32))
-        advantage = gae(tensor(self.reward), value, value_reached, discount, cut, config.lam)
+        advantage = gae(tensor(reward), value, value_reached, discount, cut, config.lam)
         parts = (
             obs, tensor(self.mask), tensor(self.action), tensor(self.log_prob), advantage,
             advantage + value, tensor(self.episode),

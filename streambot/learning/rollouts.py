@@ -8,13 +8,18 @@ import numpy as np
 import torch
 
 from streambot.agents.batch import Batch
-from streambot.domain.errors import UsageError
+from streambot.domain.errors import DataError, DecodeError, UsageError
 from streambot.env.world import RESET_IN_STEP
 from streambot.learning.experience import Experience
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from streambot.agents.ppo import PPOAgent
     from streambot.env.vector_env import VectorTradingEnv
+    from streambot.learning.scaling import RewardScale
 
 
 class Collected(NamedTuple):
@@ -40,23 +45,55 @@ class Rollouts:
         env: with autoreset in the same step.
         steps: T, of one rollout.
         seed: of episodes and actions.
+        scale: of the rewards that are learnt from; None: as they are.
 
     Raises:
         UsageError: an environment with another autoreset.
     """
 
-    def __init__(self, env: VectorTradingEnv, steps: int, *, seed: int) -> None:
+    def __init__(
+        self, env: VectorTradingEnv, steps: int, *, seed: int, scale: RewardScale | None = None
+    ) -> None:
         if int(env.core.autoreset) != RESET_IN_STEP:
             raise UsageError(
                 "rollouts need environments that begin again in the step that ends an episode",
                 hint='autoreset_mode="SameStep"',
             )
         self._env, self._steps = env, steps
-        self._draws = np.random.default_rng([seed, 1])
+        self._seed, self._scale, self._count = seed, scale, 0
         self._obs, infos = env.reset(seed=seed)
         self._mask = infos["action_mask"]
         self._episode = np.arange(env.num_envs)
         self._totals = np.zeros(env.num_envs)
+
+    def state(self) -> dict[str, Tensor]:
+        """Where it stands, as tensors by name; `restore` goes on from there."""
+        return {
+            "envs": torch.frombuffer(bytearray(self._env.core.snapshot()), dtype=torch.uint8),
+            "episode": torch.from_numpy(self._episode.copy()),
+            "totals": torch.from_numpy(self._totals.copy()),
+            "count": torch.tensor(self._count),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state` of rollouts with the same data, settings and seed.
+
+        Raises:
+            DataError: it is another one's.
+        """
+        core = self._env.core
+        try:
+            core.restore(state["envs"].numpy().tobytes())
+            self._episode[...], self._totals[...] = (
+                state["episode"].numpy(), state["totals"].numpy(),
+            )  # fmt: skip
+        except (DecodeError, KeyError, ValueError) as cause:
+            raise DataError(
+                "the environments of the training were others",
+                hint="go on with the data and the settings that it was begun with",
+            ) from cause
+        self._obs, self._mask = core.observations.copy(), core.masks.copy()
+        self._count = int(state["count"])
 
     def collect(self, agent: PPOAgent) -> Collected:
         """One rollout.
@@ -67,9 +104,11 @@ class Rollouts:
         env, count, steps = self._env, self._env.num_envs, self._steps
         kept = Experience(steps, count, self._obs.shape[1], self._mask.shape[1])
         returns: list[float] = []
+        draws = np.random.default_rng([self._seed, 1, self._count])
+        self._count += 1
         for t in range(steps):
             kept.obs[t], kept.mask[t], kept.episode[t] = self._obs, self._mask, self._episode
-            uniform = torch.from_numpy(self._draws.random(count, np.float32))
+            uniform = torch.from_numpy(draws.random(count, np.float32))
             chosen, log = agent.select_action(
                 torch.from_numpy(kept.obs[t]).to(agent.device),
                 torch.from_numpy(kept.mask[t]).to(agent.device),
@@ -86,5 +125,5 @@ class Rollouts:
                 returns.append(float(self._totals[i]))
             self._totals[over] = 0.0
             self._episode = self._episode + count * over
-        batch = kept.batch(agent.values, agent.config.learn, agent.device)
+        batch = kept.batch(agent.values, agent.config.learn, agent.device, self._scale)
         return Collected(batch, float(kept.reward.mean()), tuple(returns), steps * count)

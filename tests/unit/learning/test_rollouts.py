@@ -13,11 +13,12 @@ torch = pytest.importorskip("torch")
 from streambot.agents.moe import MoEAgent  # noqa: E402
 from streambot.agents.ppo import AgentConfig  # noqa: E402
 from streambot.domain.bars import BarBlock  # noqa: E402
-from streambot.domain.errors import UsageError  # noqa: E402
+from streambot.domain.errors import DataError, UsageError  # noqa: E402
 from streambot.domain.instruments import Instrument, InstrumentType  # noqa: E402
 from streambot.env.sources import ArraySource  # noqa: E402
 from streambot.env.vector_env import VectorTradingEnv  # noqa: E402
 from streambot.learning.rollouts import Rollouts  # noqa: E402
+from streambot.learning.scaling import RewardScale  # noqa: E402
 from tests.conftest import SEED  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -102,3 +103,49 @@ def test_a_seed_gives_the_same_rollouts() -> None:
 def test_environments_that_begin_again_later_are_refused() -> None:
     with pytest.raises(UsageError, match="SameStep"):
         Rollouts(envs("NextStep"), T, seed=1)
+
+
+def test_rollouts_go_on_from_their_state_bit_for_bit() -> None:
+    """Into other environments of the same data: what comes next is the same."""
+    scales = RewardScale(0.99), RewardScale(0.99)
+    first = Rollouts(envs(), T, seed=SEED, scale=scales[0])
+    agent = agent_for(envs())
+    first.collect(agent)
+    state = {name: value.clone() for name, value in first.state().items()}
+    scales[1].moments = scales[0].moments
+    right = [first.collect(agent) for _ in range(2)]
+    second = Rollouts(envs(), T, seed=SEED, scale=scales[1])
+    second.restore(state)
+    for expected in right:
+        found = second.collect(agent)
+        assert found.returns == expected.returns
+        for ours, theirs in zip(found.batch, expected.batch, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_a_state_of_other_environments_is_refused() -> None:
+    state = Rollouts(envs(), T, seed=SEED).state()
+    with pytest.raises(DataError, match="environments of the training were others"):
+        Rollouts(envs(window=3), T, seed=SEED).restore(state)
+
+
+def test_rewards_are_scaled_by_the_spread_of_their_returns() -> None:
+    """Against numpy over everything seen; equal rewards of nothing are left alone."""
+    rng = np.random.default_rng(SEED)
+    scale, seen = RewardScale(0.9), []
+    assert scale.factor == 1.0
+    for size in (1e-4, 3e-4, 2e-4):
+        reward = (rng.normal(size=(30, 4)) * size).astype(np.float32)
+        over = rng.random((30, 4)) < 0.1
+        scale.see(reward, over)
+        for n in range(4):
+            carried = 0.0
+            for t in range(30):
+                carried = reward[t, n] + 0.9 * carried
+                seen.append(carried)
+                carried = 0.0 if over[t, n] else carried
+        assert scale.factor == pytest.approx(1 / np.std(seen), rel=1e-6)
+    assert scale(np.float32([-1.0, 1.0])).tolist() == [-10.0, 10.0]
+    flat = RewardScale(0.9)
+    flat.see(np.zeros((5, 2), np.float32), np.zeros((5, 2), np.bool_))
+    assert flat.factor == 1.0

@@ -1,0 +1,66 @@
+"""Rewards in units of what they usually add up to: a log return of 1e-4 and money teach alike.
+
+The scale is the running standard deviation of discounted returns (as Stable-Baselines3's
+`VecNormalize` and OpenAI's baselines before it have it). It changes what gradients are large, never
+which policy is better: rewards are divided, not shifted. What is reported is never scaled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+MOST = 10.0
+"""A scaled reward is cut off here: a penalty far beyond everything else teaches its sign, not its size."""
+
+
+class RewardScale:
+    """Scales rewards by what was seen so far.
+
+    Args:
+        gamma: discount of the returns.
+        moments: count, mean and sum of squared deviations of the returns seen, of another one.
+    """
+
+    def __init__(self, gamma: float, moments: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> None:
+        self._gamma = gamma
+        self.moments = moments
+
+    @property
+    def factor(self) -> float:
+        """What rewards are multiplied by; 1 where nothing was seen, or all returns were equal."""
+        count, _, squares = self.moments
+        deviation = (squares / count) ** 0.5 if count else 0.0
+        return 1.0 / deviation if deviation > 0 else 1.0
+
+    def see(self, reward: npt.NDArray[np.float32], over: npt.NDArray[np.bool_]) -> None:
+        """Count the discounted returns of some steps in; they begin at 0 with the first.
+
+        Args:
+            reward: [T, N].
+            over: where an episode ended, [T, N].
+        """
+        returns = np.empty(reward.shape)
+        carried = np.zeros(reward.shape[1])
+        for t, paid in enumerate(reward):
+            carried = paid + self._gamma * carried
+            returns[t] = carried
+            carried = np.where(over[t], 0.0, carried)
+        # Chan et al. 1983: moments of two sets from the moments of each.
+        count, mean, squares = self.moments
+        more, delta = returns.size, float(returns.mean()) - mean
+        whole = count + more
+        self.moments = (
+            whole,
+            mean + delta * more / whole,
+            squares + float(returns.var()) * more + delta**2 * count * more / whole,
+        )
+
+    def __call__(self, reward: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The rewards, scaled and cut off."""
+        scaled: npt.NDArray[np.float32] = np.clip(reward * np.float32(self.factor), -MOST, MOST)
+        return scaled
