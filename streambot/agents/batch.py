@@ -98,6 +98,10 @@ class LearnConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     balance: NonNegative = 0.05
     balance_end: NonNegative = 0.01
 
+    def balanced(self, progress: float) -> float:
+        """Weight of the gate's balance when `progress` of the training is done."""
+        return self.balance + progress * (self.balance_end - self.balance)
+
     def left(self, progress: float) -> float:
         """Factor of learning rate and clip when `progress` (0 to 1) of the training is done."""
         return max(0.0, 1.0 - progress) if self.schedule == "linear" else 1.0

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from streambot.agents.losses import gate_balance
 from streambot.agents.networks import Mixed, MixtureNetwork
 from streambot.agents.ppo import PPOAgent
 from streambot.agents.updates import Said
@@ -63,9 +64,10 @@ class MoEAgent(PPOAgent):
         if parameters is None:
             said: Mixed = self.network(obs, mask)
             return said.log_probs
-        return self._of(parameters, obs, mask)
+        return self.policy(parameters, obs, mask)
 
-    def _of(self, parameters: Mapping[str, Tensor], obs: Tensor, mask: Tensor) -> Tensor:
+    def policy(self, parameters: Mapping[str, Tensor], obs: Tensor, mask: Tensor) -> Tensor:
+        """See `PPOAgent.policy`."""
         return self._said_of(parameters, obs, mask)[0]
 
     def _said_of(
@@ -77,6 +79,10 @@ class MoEAgent(PPOAgent):
     def _speaks(self, obs: Tensor, mask: Tensor) -> Said:
         said: Mixed = self.network(obs, mask)
         return Said(said.log_probs, self.critic(obs), said.log_gate)
+
+    def gate_entropy(self, obs: Tensor) -> float:
+        """See `PPOAgent.gate_entropy`."""
+        return float(gate_balance(self.gate(obs).log()))
 
     def gate(self, obs: Tensor) -> Tensor:
         """Weights of the experts, [..., experts]."""

@@ -115,9 +115,10 @@ class PPOAgent:
         if parameters is None:
             said: Tensor = self.network(obs, mask)
             return said
-        return self._of(parameters, obs, mask)
+        return self.policy(parameters, obs, mask)
 
-    def _of(self, parameters: Mapping[str, Tensor], obs: Tensor, mask: Tensor) -> Tensor:
+    def policy(self, parameters: Mapping[str, Tensor], obs: Tensor, mask: Tensor) -> Tensor:
+        """`log_probs` as a function of named parameters, as `adaptation` and `maml` take it."""
         said: Tensor = functional_call(self.network, dict(parameters), (obs, mask))
         return said
 
@@ -140,7 +141,7 @@ class PPOAgent:
     def _said_of(
         self, parameters: Mapping[str, Tensor], obs: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        return self._of(parameters, obs, mask), None
+        return self.policy(parameters, obs, mask), None
 
     def probabilities(self, obs: Tensor, mask: Tensor) -> Tensor:
         """Probabilities [..., A] of joint actions; 0 where the mask is."""
@@ -152,6 +153,11 @@ class PPOAgent:
         with torch.no_grad():
             value: Tensor = self.critic(obs)
             return value
+
+    def gate_entropy(self, obs: Tensor) -> float:
+        """Entropy of the mean gate over observations [..., F], nats; 0 without a gate."""
+        del obs
+        return 0.0
 
     def select_action(
         self, obs: Tensor, mask: Tensor, uniform: Tensor | None = None
@@ -201,7 +207,7 @@ class PPOAgent:
             DataError: the support set is empty, or has numbers that are none.
         """
         return adapted(
-            self._of, as_parameters(self.network), checked_support(batch), steps,
+            self.policy, as_parameters(self.network), checked_support(batch), steps,
             self.config.adapt, rates,
         )  # fmt: skip
 

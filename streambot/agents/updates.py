@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -83,7 +84,7 @@ def ppo_update(
     for group in optimizer.param_groups:
         group["lr"] = config.lr * left
     clip = config.clip * (0.1 + 0.9 * left)  # a clip of nothing would stop learning before its end
-    balance = config.balance + progress * (config.balance_end - config.balance)
+    balance = config.balanced(progress)
     sums, stopped = _Sums(), False
     count = len(steps.action)
     for _ in range(config.epochs):
@@ -129,3 +130,53 @@ def ppo_update(
         gradients=sums.count,
         stopped=stopped,
     )
+
+
+def value_update(
+    critic: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    obs: Tensor,
+    target: Tensor,
+    config: LearnConfig,
+    *,
+    progress: float,
+    generator: torch.Generator,
+) -> float:
+    """Some epochs of minibatches for a critic by itself.
+
+    Args:
+        critic: values [B] of observations [B, F].
+        optimizer: over its parameters; its rate follows the schedule.
+        obs: [B, F].
+        target: returns that values should say, [B].
+        config: see `LearnConfig`.
+        progress: share of the training that is done, 0 to 1.
+        generator: of the order of the steps, on the CPU.
+
+    Returns:
+        Mean loss.
+
+    Raises:
+        DataError: the loss is no number.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * config.left(progress)
+    parameters, sums = list(critic.parameters()), _Sums()
+    for _ in range(config.epochs):
+        order = torch.randperm(len(obs), generator=generator).to(obs.device)
+        for low in range(0, len(obs), config.minibatch):
+            some = order[low : low + config.minibatch]
+            loss = value_loss(critic(obs[some]), target[some])
+            slopes = torch.autograd.grad(loss, parameters)
+            for parameter, slope in zip(parameters, slopes, strict=True):
+                parameter.grad = slope
+            nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            optimizer.step()
+            sums.add(value=loss)
+    mean = sums.mean("value")
+    if not isfinite(mean):
+        raise DataError(
+            "the loss of the values is no number any more",
+            hint="a smaller learning rate; the last checkpoint is from before",
+        )
+    return mean

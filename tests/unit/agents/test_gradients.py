@@ -131,7 +131,7 @@ def test_the_meta_gradient_is_that_of_finite_differences(steps: int, lam: float)
     moved = {
         k: v.detach()
         for k, v in adapted(
-            made._of, as_parameters(made.network), support, steps, made.config.adapt
+            made.policy, as_parameters(made.network), support, steps, made.config.adapt
         ).items()
     }
     query = batch(made, SEED + 1, moved)
@@ -147,7 +147,7 @@ def test_the_meta_gradient_is_that_of_finite_differences(steps: int, lam: float)
 
     def along(adapt: AdaptConfig) -> float:
         found = meta_gradient(
-            made._of, parameters, rates, stacked([support]), stacked([query]), config, adapt
+            made.policy, parameters, rates, stacked([support]), stacked([query]), config, adapt
         )
         return float(sum((found.parameters[k] * direction[k]).sum() for k in parameters))
 
@@ -165,11 +165,11 @@ def test_many_tasks_at_once_are_the_mean_of_one_after_the_other() -> None:
     queries = [batch(made, SEED + 10 + k) for k in range(4)]
     config = MetaConfig(steps=2)
     whole = meta_gradient(
-        made._of, parameters, rates, stacked(supports), stacked(queries), config, made.config.adapt
+        made.policy, parameters, rates, stacked(supports), stacked(queries), config, made.config.adapt
     )
     each = [
         meta_gradient(
-            made._of, parameters, rates, stacked([s]), stacked([q]), config, made.config.adapt
+            made.policy, parameters, rates, stacked([s]), stacked([q]), config, made.config.adapt
         )
         for s, q in zip(supports, queries, strict=True)
     ]
@@ -190,7 +190,7 @@ def test_an_expert_that_nobody_asks_has_a_gradient_of_zero() -> None:
     rates = {k: torch.full_like(v, 0.3) for k, v in parameters.items()}
     support, query = batch(made, 1), batch(made, 2)
     found = meta_gradient(
-        made._of, parameters, rates, stacked([support]), stacked([query]), MetaConfig(steps=1),
+        made.policy, parameters, rates, stacked([support]), stacked([query]), MetaConfig(steps=1),
         made.config.adapt,
     )  # fmt: skip
     dead = [slope for name, slope in found.parameters.items() if name.startswith("experts.2.")]
@@ -230,7 +230,7 @@ def test_the_inner_loss_has_the_slope_of_the_policy_gradient(lam: float) -> None
     support = batch(made, 5)
     parameters = as_parameters(made.network)
     ours = torch.autograd.grad(
-        support_loss(made._of, parameters, support, lam), list(parameters.values())
+        support_loss(made.policy, parameters, support, lam), list(parameters.values())
     )
     plain = -(log_prob_of(made, parameters, support) * support.advantage).mean()
     theirs = torch.autograd.grad(plain, list(parameters.values()))
@@ -326,6 +326,6 @@ def test_one_task_is_its_own_loss() -> None:
     parameters = as_parameters(made.network)
     rates = {k: torch.ones_like(v) for k, v in parameters.items()}
     config = MetaConfig(steps=0, kl=0.0, clip=0.3)
-    loss = task_loss(made._of, parameters, rates, support, query, config, made.config.adapt)
+    loss = task_loss(made.policy, parameters, rates, support, query, config, made.config.adapt)
     plain = ppo_loss(log_prob_of(made, parameters, query), query.log_prob, query.advantage, 0.3)
     assert float(loss.detach()) == pytest.approx(float(plain.detach()), rel=1e-12)

@@ -90,7 +90,7 @@ def test_steps_on_a_support_set_raise_what_it_pays() -> None:
     config = AdaptConfig(lr=2.0, lam=0.0)
     paid = []
     for steps in (0, 1, 3):
-        after = adapted(agent._of, as_parameters(agent.network), batch, steps, config)
+        after = adapted(agent.policy, as_parameters(agent.network), batch, steps, config)
         with torch.no_grad():
             paid.append(float((agent.log_probs(obs, mask, after).exp() * earned).sum(-1).mean()))
     assert paid[0] < paid[1] < paid[2]
