@@ -122,11 +122,14 @@ class MetaLearner:
             agent.critic.parameters(), lr=agent.config.learn.lr, eps=1e-5
         )
 
-    def update(self, number: int) -> MetaStats:
+    def update(self, number: int) -> tuple[MetaStats, Tensor]:
         """One batch of tasks.
 
         Args:
             number: of the update, from 0.
+
+        Returns:
+            What it did, and the observations of the supports [tasks, accounts, T, F].
 
         Raises:
             DataError: a loss or a gradient is no number: nothing was changed by it.
@@ -152,7 +155,7 @@ class MetaLearner:
             agent.config.learn, progress=progress, generator=agent.generator,
         )  # fmt: skip
         rates = torch.cat([rate.detach().flatten() for rate in self.rates.values()])
-        return MetaStats(
+        stats = MetaStats(
             loss=losses[0],
             before=float(before.reward.mean()),
             after=float(played.reward.mean()),
@@ -161,6 +164,7 @@ class MetaLearner:
             rate=float(rates.mean()),
             steps=before.reward.size + played.reward.size,
         )
+        return stats, support.obs
 
     def _step(self, support: Batch, query: Batch, progress: float) -> float:
         agent, meta, learn = self.agent, self.config.meta, self.agent.config.learn

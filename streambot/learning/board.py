@@ -1,0 +1,46 @@
+"""The course of a training as TensorBoard shows it: one scalar a figure, by environment steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from tensorboardX import SummaryWriter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from streambot.learning.trainer import Progress
+
+
+class Board:
+    """Writes the events of a training.
+
+    Args:
+        folder: where.
+        from_step: events of later steps, of a training that was taken up again before them, are
+            hidden.
+    """
+
+    def __init__(self, folder: Path, *, from_step: int = 0) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=from_step or None)
+
+    def __call__(self, progress: Progress) -> None:
+        """An update."""
+        step, add = progress.steps, self._writer.add_scalar
+        add("reward/step", progress.reward, step)
+        if progress.returns:
+            add("reward/episode", sum(progress.returns) / len(progress.returns), step)
+        if progress.learnt is not None:
+            for name, value in msgspec.structs.asdict(progress.learnt).items():
+                add(f"update/{name}", float(value), step)
+        if progress.meta is not None:
+            for name, value in progress.meta._asdict().items():
+                add(f"meta/{name}", float(value), step)
+        if progress.curve is not None:
+            for k, rewards in enumerate(progress.curve):
+                add(f"held-out/after_{k}_steps", float(rewards.mean()), step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
