@@ -205,6 +205,9 @@ class StrategyPlayer:
         # For what this package itself puts in an agent's place: the records, before they are text.
         self._on_records: Callable[[Records], None] | None = getattr(strategy, "on_records", None)
         self._listens = self._on_fill is not None or self._on_records is not None
+        self._policy_said: Callable[[], dict[str, float]] | None = getattr(
+            strategy, "policy_said", None
+        )
         self._closes = _FEWEST_AHEAD
         self._told = 0
         # Bars of closes that are still to be shown: orders cannot change them, a run ahead
@@ -335,6 +338,10 @@ class StrategyPlayer:
                         where=users_line(error),
                     ) from error
         self._told = until
+
+    def policy_said(self) -> dict[str, float]:
+        """What a learned policy has said of itself since the last call, as `OrdersThrough.policy`."""
+        return {} if self._policy_said is None else self._policy_said()
 
     @property
     def resumable(self) -> bool:

@@ -149,14 +149,21 @@ class Core:
         )
         self._reset = call(None, ctypes.c_void_p)(reset_world.address)
 
-    def reset(self, slots: npt.NDArray[np.bool_] | None = None) -> None:
+    def reset(
+        self, slots: npt.NDArray[np.bool_] | None = None, *, may_be_poor: bool = False
+    ) -> None:
         """Begin new episodes in all environments, or in those where `slots` is true.
+
+        Args:
+            may_be_poor: where the capital buys nothing, nothing but HOLD is legal, and that is all.
 
         Raises:
             ConfigError: the capital does not buy a single lot there.
         """
         self.envs["to_reset"] = 1 if slots is None else slots
         self._reset(self._address)
+        if may_be_poor:
+            return
         # The last field is what could be entered; 0 also where no premium is known yet.
         poor = (self.observations[:, -1] == 0) & (self.slots["side"] == 0)
         for i in np.flatnonzero(poor if slots is None else poor & slots).tolist():

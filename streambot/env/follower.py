@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from streambot.data.segment_build import check_timeframes, trading_dates
 from streambot.data.segments import BAR_ROW, BY_INSTRUMENT, FORMAT, SegmentHead, Segments
-from streambot.domain.errors import ConfigError
+from streambot.domain.errors import ConfigError, DecodeError
 from streambot.domain.ticks import TICK
 from streambot.engine.slots import EVENT
 from streambot.env.core import Core
 from streambot.market.features import Features
+from streambot.market.packed import pack_arrays, unpack_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +31,18 @@ if TYPE_CHECKING:
 
 Records = npt.NDArray[np.void]
 _NO_EVENTS = np.zeros(0, EVENT)
+_ENDLESS = np.iinfo(np.int64).max
+
+
+class _Kept(msgspec.Struct, frozen=True, array_like=True):
+    """A follower between two closes; arrays as bytes."""
+
+    bars: int
+    begun: bool
+    columns: bytes
+    events: bytes
+    features: bytes
+    core: bytes
 
 
 class Follower:
@@ -140,10 +154,80 @@ class Follower:
                 f"{core.instrument_of(0).symbol} has an open position where the episode begins",
                 hint="another agent of the run trades it, or `lookback` is shorter than before",
             )
-        core.envs["bar"] = self.bars - 1
-        core.envs["last_bar"] = np.iinfo(np.int64).max if bars is None else self.bars - 1 + bars
+        self._place(_ENDLESS if bars is None else self.bars - 1 + bars)
         core.reset()
         self._begun = True
+
+    def go_on(self) -> bool:
+        """Be in an episode that lasts as long as the run, from the first close at which the slot is flat.
+
+        What ends an episode does not end a run. Where one has ended, another begins as soon as the
+        slot is flat: with the cash that is left, and HOLD alone is legal where that buys nothing, or
+        where the slot was halted.
+
+        Returns:
+            True: observation and mask are of the last close. False: somebody else's position is
+            open, or one that the end of the episode before has left.
+        """
+        core = self.core
+        if self._begun and not core.envs[0]["ended"]:
+            return True
+        if core.slots[0]["side"] != 0:
+            return False
+        self._place(_ENDLESS)
+        core.reset(may_be_poor=True)
+        self._begun = True
+        return True
+
+    def _place(self, last_bar: int) -> None:
+        """Where the episode that begins now lies."""
+        self.core.envs["bar"], self.core.envs["last_bar"] = self.bars - 1, last_bar
+
+    def snapshot(self) -> bytes:
+        """The state between two closes, as bytes."""
+        return msgspec.msgpack.encode(
+            _Kept(
+                bars=self.bars,
+                begun=self._begun,
+                columns=pack_arrays(self._last_rows()),
+                events=b"".join(events.tobytes() for events in self._events),
+                features=self._features.snapshot(),
+                core=self.core.snapshot(),
+            )
+        )
+
+    def restore(self, snapshot: bytes) -> None:
+        """Go on from a `snapshot` of a follower of the same slot with the same settings.
+
+        Raises:
+            DecodeError: of another one, or damaged.
+        """
+        try:
+            kept = msgspec.msgpack.decode(snapshot, type=_Kept)
+            events = np.frombuffer(kept.events, EVENT)
+        except (msgspec.MsgspecError, ValueError) as cause:
+            raise DecodeError(f"no state of a follower: {cause}", reason="schema") from cause
+        columns = self._last_rows()
+        unpack_arrays(kept.columns, columns)
+        self._features.restore(kept.features)
+        self.core.restore(kept.core)
+        count = min(kept.bars, self._room // 2)
+        for column, rows in zip((self._window, self._slow), columns, strict=True):
+            column[:count] = rows[len(rows) - count :]
+        self._first_row[0] = count - kept.bars
+        self._events = [events] if len(events) else []
+        self.bars, self._begun = kept.bars, kept.begun
+
+    def _last_rows(self) -> list[npt.NDArray[np.float32]]:
+        """Copies of the rows that a later observation may need, the newest last; 0 before the first."""
+        end = int(self._first_row[0]) + self.bars
+        count = min(self.bars, self._room // 2)
+        copies = []
+        for column in (self._window, self._slow):
+            rows = np.zeros((self._room // 2, column.shape[1]), np.float32)
+            rows[len(rows) - count :] = column[end - count : end]
+            copies.append(rows)
+        return copies
 
     def _row(self) -> int:
         """Room for another bar: those that an observation still needs move to the front."""

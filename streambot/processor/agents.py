@@ -10,17 +10,22 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from streambot.domain.errors import ConfigError
 from streambot.domain.suggest import did_you_mean
 from streambot.engine.scripts import Script
-from streambot.engine.strategy import Strategy, users_line
+from streambot.engine.slot_agents import StrategyFactory
+from streambot.engine.strategy import users_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import ModuleType
+
+    from streambot.engine.strategy import Strategy
+
+__all__ = ["SCRIPTS", "StrategyFactory", "load_agent"]
 
 SCRIPTS = {
     "flat": Script.FLAT,
@@ -28,11 +33,10 @@ SCRIPTS = {
     "buy-hold": Script.BUY_HOLD,
     "sma-cross": Script.SMA_CROSS,
 }
-StrategyFactory = Callable[[], Strategy]
 
 
-def load_agent(spec: str, *, folder: Path) -> Script | StrategyFactory:
-    """The agent that `spec` names.
+def load_agent(spec: str, *, folder: Path) -> Script | Callable[[], Strategy]:
+    """The script or class that `spec` names.
 
     Args:
         spec: a script's name, `path.py:Class` or `pkg.mod:Class`.
@@ -49,7 +53,7 @@ def load_agent(spec: str, *, folder: Path) -> Script | StrategyFactory:
         raise ConfigError(
             f"there is no policy `{spec}`",
             where="--policy",
-            hint=did_you_mean(spec, [*SCRIPTS, "path.py:Class"]),
+            hint=did_you_mean(spec, [*SCRIPTS, "path.py:Class", "the folder of a checkpoint"]),
         )
     loaded = _from_file(module, folder) if module.endswith(".py") else _from_package(module)
     found = getattr(loaded, name, None)

@@ -13,7 +13,7 @@ import msgspec
 
 from streambot.domain.errors import DecodeError, VerificationError
 from streambot.processor.outside import NOBODY
-from streambot.streams.orders import decode_orders, encode_orders
+from streambot.streams.orders import decode_orders, encode_orders, said_between
 from streambot.streams.reading import read_to_end
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _text(order: SubmitOrder | None) -> str:
 def encode_answer(line: OrdersThrough) -> bytes:
     """Value of a record: one line, or several where one would be too long."""
     orders = sorted(line.orders, key=place_of)
-    lines = []
+    lines, after = [], NOBODY
     while len(orders) > MOST_ORDERS:
         # A barrier is answered by one line: what follows it on the log would come too late.
         end = MOST_ORDERS
@@ -112,13 +112,20 @@ def encode_answer(line: OrdersThrough) -> bytes:
             end += 1
         if end == len(orders):
             break
-        through = orders[end].barrier - 1
-        lines.append(
-            msgspec.structs.replace(line, through_barrier=through, orders=tuple(orders[:end]))
-        )
+        lines.append(_part(line, orders[:end], after, orders[end].barrier - 1))
+        after = lines[-1].through_barrier
         del orders[:end]
-    lines.append(msgspec.structs.replace(line, orders=tuple(orders)))
+    lines.append(_part(line, orders, after, line.through_barrier))
     return encode_orders(lines)
+
+
+def _part(
+    line: OrdersThrough, orders: list[SubmitOrder], after: int, through: int
+) -> OrdersThrough:
+    said = said_between(line.policy, after, through)
+    return msgspec.structs.replace(
+        line, through_barrier=through, orders=tuple(orders), policy=said or None
+    )
 
 
 def lines_of(records: Iterable[Record], agent: str, partition: int) -> list[OrdersThrough]:

@@ -20,15 +20,20 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True):
     """The agent of a run.
 
     Attributes:
-        spec: `flat`, `random`, `buy-hold`, `sma-cross`, `path.py:Class` or `pkg.mod:Class`.
+        spec: `flat`, `random`, `buy-hold`, `sma-cross`, `path.py:Class`, `pkg.mod:Class`, or the
+            folder of a checkpoint.
         lots: size of a scripted agent's orders.
         fast, slow: bars of the averages of `sma-cross`.
+        weights: digest of the weights of a trained policy, as its checkpoint says it; empty: none.
+        sees: digest of what such a policy observes, and how far it looks back; empty: none.
     """
 
     spec: str = "flat"
     lots: int = 1
     fast: int = 10
     slow: int = 30
+    weights: str = ""
+    sees: str = ""
 
 
 class RunManifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from streambot.domain.events import OrdersThrough
 from streambot.processor.journal import EventDigest, LineWriter
 from streambot.processor.page import Page
 from streambot.processor.step_output import StepOutput
+from streambot.streams.orders import newest_said
 
 if TYPE_CHECKING:
     from streambot.processor.manifest import RunManifest
@@ -44,6 +45,7 @@ class StepLines:
         slots = len(instruments)
         self._fills, self._marks, self._orders = Page(slots), Page(slots), Page(slots)
         self._equity: list[npt.NDArray[np.int64]] = []
+        self._said: dict[str, float] = {}
         self.digest = EventDigest(self._symbols)
 
     def drain(self, slot: int, log: Any) -> None:
@@ -72,6 +74,10 @@ class StepLines:
             self._orders.add(slot, records["barrier"], *self._writers[slot].orders(records))
         log["n_events"] = log["n_marks"] = log["n_orders"] = 0
 
+    def said(self, policy: dict[str, float]) -> None:
+        """Note what a learned policy says of the closes of a slot; it goes with the orders."""
+        self._said |= policy
+
     def take(self, answered: int | None) -> StepOutput:
         """What the step brought; nothing is left behind.
 
@@ -85,7 +91,11 @@ class StepLines:
         return StepOutput(orders, self._fills.take(), self._marks.take(), events, marks, equity)
 
     def _orders_line(self, through: int) -> bytes:
-        line = OrdersThrough(agent=self._agent, partition=self._partition, through_barrier=through)
+        said, self._said = newest_said(self._said), {}
+        line = OrdersThrough(
+            agent=self._agent, partition=self._partition, through_barrier=through,
+            policy=said or None,
+        )  # fmt: skip
         encoded = msgspec.json.encode(line) + b"\n"
         items = self._orders.take()
         if items is None:

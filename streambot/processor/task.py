@@ -25,6 +25,7 @@ from streambot.engine.drive import NO_VIEWS, advance_ticks, make_log
 from streambot.engine.kernel import settle_expired
 from streambot.engine.ordering import SlotContext, empty_calendar, take_given
 from streambot.engine.scripts import Script
+from streambot.engine.slot_agents import SlotBrief, strategy_of
 from streambot.engine.slots import (
     ACT_HOLD,
     NONE,
@@ -97,16 +98,18 @@ class TaskCore:
         self._rings = np.zeros(len(members), RING)
         self._tally = SlotTally(len(members))
         self._calendars = []
-        for slot, symbol in enumerate(symbols):
-            known = context.get(symbol, SlotContext(empty_calendar()))
+        self._players: list[StrategyPlayer | None] = []
+        for slot, (n, instrument) in enumerate(zip(members, self.instruments, strict=True)):
+            known = context.get(instrument.symbol, SlotContext(empty_calendar()))
             self._calendars.append(known.calendar)
             known.warm(self._slots[slot])
-        self._players: list[StrategyPlayer | None] = [
-            None
-            if agent is None or isinstance(agent, Script)
-            else StrategyPlayer(agent(), instrument, halts=limits.halt_on_breach)
-            for instrument in self.instruments
-        ]
+            player = None
+            if agent is not None and not isinstance(agent, Script):
+                capital = manifest.capital[n]
+                brief = SlotBrief(instrument, known, capital, limits, manifest.decision_ns)
+                strategy = strategy_of(agent, brief)
+                player = StrategyPlayer(strategy, instrument, halts=limits.halt_on_breach)
+            self._players.append(player)
         self._given: list[list[GivenOrder]] = [[] for _ in members]
         self._closes = CloseRows()
         self._log = make_log()
@@ -185,6 +188,7 @@ class TaskCore:
                 self._log,
                 drain,
             )
+            self._lines.said(player.policy_said())
         else:
             at = 0
             while at < len(own):

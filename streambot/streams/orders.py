@@ -4,10 +4,14 @@ Whoever writes orders may be another program, so a line is held to what the engi
 granted: whole numbers of 64 bits, positive where they must be, nothing beyond the watermark. A
 second order for an instrument and barrier is no fault here: the engine answers it with
 `duplicate_order`. Fields that are not known are ignored: a newer writer may add some.
+
+What a learned policy says of itself stands in the `policy` of its line. The key of what it says of one
+close is `SYMBOL@BARRIER.NAME`; any other key is about the policy as a whole.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,11 +20,15 @@ from streambot.domain.errors import DecodeError
 from streambot.domain.events import ActionKind, OrdersThrough, SubmitOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 MAX_LINE_BYTES = 1_000_000
 MAX_ORDERS = 65_536
+MAX_SAID_BYTES = 200_000
+"""Of what a policy says in one line, so that its orders have room: four weights at 1,800 closes."""
+_NUMBER_BYTES = 24  # of a float, with the quotes, colon and comma around its key
 _INT64 = 1 << 63
+_ABOUT_A_CLOSE = re.compile(r"@([0-9]{1,19})\.[^@]+\Z")
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(OrdersThrough, strict=True)
 
@@ -95,3 +103,53 @@ def _wrong_order(order: SubmitOrder, through: int) -> str:
         if value is not None and not floor <= value < _INT64:
             return f"`{field}` is {value}"
     return ""
+
+
+def said_key(symbol: str, barrier: int, name: str) -> str:
+    """Key of a number that a policy says of one close; no symbol has an `@` in it."""
+    return f"{symbol}@{barrier}.{name}"
+
+
+def said_of(policy: Mapping[str, float], symbol: str, barrier: int) -> dict[str, float]:
+    """What a policy says of one close, by name, and of itself as a whole."""
+    head = said_key(symbol, barrier, "")
+    return {
+        key.removeprefix(head): value
+        for key, value in policy.items()
+        if key.startswith(head) or _barrier_of(key) is None
+    }
+
+
+def said_between(
+    policy: Mapping[str, float] | None, after: int, through: int
+) -> dict[str, float] | None:
+    """What a policy says of the barriers behind `after`, up to `through`, and of itself."""
+    if policy is None:
+        return None
+    kept = {}
+    for key, value in policy.items():
+        barrier = _barrier_of(key)
+        if barrier is None or after < barrier <= through:
+            kept[key] = value
+    return kept
+
+
+def newest_said(policy: dict[str, float]) -> dict[str, float]:
+    """What fits into a line: of too many closes the last ones."""
+    if sum(map(len, policy)) + _NUMBER_BYTES * len(policy) <= MAX_SAID_BYTES:
+        return policy
+    about = {key: _barrier_of(key) for key in policy}
+    kept, size = {key for key, barrier in about.items() if barrier is None}, 0
+    closes = [(barrier, key) for key, barrier in about.items() if barrier is not None]
+    for _, key in sorted(closes, reverse=True):
+        size += len(key) + _NUMBER_BYTES
+        if size > MAX_SAID_BYTES:
+            break
+        kept.add(key)
+    return {key: value for key, value in policy.items() if key in kept}
+
+
+def _barrier_of(key: str) -> int | None:
+    """The barrier that a key is about; None: it is about the policy as a whole."""
+    found = _ABOUT_A_CLOSE.search(key)
+    return None if found is None else int(found[1])

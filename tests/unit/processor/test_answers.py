@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 from streambot.domain.errors import DivergenceError, VerificationError
@@ -11,7 +12,7 @@ from streambot.domain.events import ActionKind, OrdersThrough, SubmitOrder
 from streambot.processor import answers as answers_module
 from streambot.processor.answers import Answers, encode_answer
 from streambot.processor.comparison import Comparison
-from streambot.streams.orders import MAX_LINE_BYTES, decode_orders
+from streambot.streams.orders import MAX_LINE_BYTES, decode_orders, newest_said, said_key
 
 
 def order(barrier: int, symbol: str = "A", quantity: int = 1) -> SubmitOrder:
@@ -54,6 +55,21 @@ def test_long_answers_are_cut_between_barriers(monkeypatch):
         assert len(before.orders) <= 102
 
 
+def test_what_a_policy_says_goes_with_its_orders(monkeypatch):
+    said = {f"S@{k}.trend": k / 1_000 for k in range(1_000)} | {"weights": 4.0}
+    whole = OrdersThrough(
+        agent="me", partition=0, through_barrier=1_000, policy=said,
+        orders=tuple(order(k, "S") for k in range(1_000)),
+    )  # fmt: skip
+    monkeypatch.setattr(answers_module, "MOST_ORDERS", 300)
+    lines = decode_orders(encode_answer(whole), 0)
+    assert len(lines) == 4
+    for one in lines:
+        assert one.policy == {"weights": 4.0} | {
+            f"S@{o.barrier}.trend": o.barrier / 1_000 for o in one.orders
+        }
+
+
 def test_a_frame_full_of_orders_fits_the_lines_that_are_read():
     """Every bar of the largest frame, with everything an order can carry."""
     most = (1 << 63) - 1
@@ -65,7 +81,9 @@ def test_a_frame_full_of_orders_fits_the_lines_that_are_read():
         )
         for k in range(8_192)
     ]  # fmt: skip
-    value = encode_answer(line(8_191, *orders))
+    said = {said_key("S" * 40, k, name): 1 / 3 for k in range(8_192) for name in ("trend", "calm")}
+    whole = msgspec.structs.replace(line(8_191, *orders), policy=newest_said(said))
+    value = encode_answer(whole)
     assert max(map(len, value.splitlines())) < MAX_LINE_BYTES
     assert sum(len(one.orders) for one in decode_orders(value, 0)) == 8_192
 

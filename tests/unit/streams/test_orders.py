@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from streambot.domain.errors import DecodeError
 from streambot.domain.events import ActionKind, OrdersThrough, SubmitOrder
-from streambot.streams.orders import MAX_LINE_BYTES, decode_orders, encode_orders
+from streambot.streams.orders import (
+    MAX_LINE_BYTES,
+    MAX_SAID_BYTES,
+    decode_orders,
+    encode_orders,
+    newest_said,
+    said_between,
+    said_key,
+    said_of,
+)
 
 BUY = {"instrument": "SPY", "barrier": 3, "action": "BUY_LONG", "quantity": 2}
 LINE = {"agent": "sma-cross", "partition": 1, "through_barrier": 5, "orders": [BUY]}
@@ -111,3 +120,47 @@ def test_random_bytes_give_lines_or_an_error(value):
         decode_orders(value, 1)
     except DecodeError as error:
         assert error.reason in {"short", "length", "schema", "domain", "foreign"}  # noqa: PT017
+
+
+symbols = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._&^-]{0,8}", fullmatch=True)
+closes = st.tuples(symbols, st.integers(0, 40))
+
+
+@given(
+    st.dictionaries(closes, st.floats(0, 1), max_size=30), st.integers(-1, 41), st.integers(-1, 41)
+)
+def test_what_a_policy_says_of_a_close_is_found_again(weights, after, through):
+    """Whatever symbols there are, one that begins like another one among them."""
+    policy = {"weights": 7.0}
+    for (symbol, barrier), weight in weights.items():
+        policy[said_key(symbol, barrier, "mean-reversion")] = weight
+    for (symbol, barrier), weight in weights.items():
+        assert said_of(policy, symbol, barrier) == {"weights": 7.0, "mean-reversion": weight}
+    assert said_of(policy, "no-such", 0) == {"weights": 7.0}
+    kept = said_between(policy, after, through)
+    assert kept is not None
+    for (symbol, barrier), weight in weights.items():
+        found = kept.get(said_key(symbol, barrier, "mean-reversion"))
+        assert found == (weight if after < barrier <= through else None)
+    assert newest_said(policy) == policy
+
+
+def test_of_too_many_closes_the_last_ones_are_kept():
+    policy = {"weights": 1.0} | {
+        said_key(symbol, barrier, "trend"): 0.5 for symbol in "AB" for barrier in range(9_000)
+    }
+    kept = newest_said(policy)
+    assert kept["weights"] == 1.0
+    assert len(json.dumps(kept)) < MAX_SAID_BYTES
+    first = min(int(key.partition("@")[2].partition(".")[0]) for key in kept if "@" in key)
+    assert 0 < first < 8_000
+    for symbol in "AB":
+        assert all(
+            said_key(symbol, barrier, "trend") in kept for barrier in range(first + 1, 9_000)
+        )
+
+
+def test_a_line_of_before_says_nothing_of_its_policy():
+    (read,) = decode_orders(line(), 1)
+    assert read.policy is None
+    assert said_between(None, 0, 9) is None
