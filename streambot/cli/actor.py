@@ -47,7 +47,8 @@ def actor(
         Text,
         typer.Option(
             "--policy", "-p", metavar="POLICY",
-            help="What decides, as in `streambot simulate`. Default: what the run names.",
+            help="What decides, as in `streambot simulate`: a script, CHECKPOINT, path.py:Class. "
+            "Default: what the run names.",
         ),
     ] = None,
     wait: Wait = None,

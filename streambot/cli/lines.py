@@ -22,10 +22,12 @@ class Traded(NamedTuple):
     Attributes:
         instruments: by symbol.
         capital: initial cash of each slot, money units.
+        trained: a trained policy gives the orders.
     """
 
     instruments: Mapping[str, Instrument]
     capital: Mapping[str, int]
+    trained: bool = False
 
     def zone_of(self, symbol: str) -> str:
         """Zone of the instrument's exchange."""
@@ -69,6 +71,7 @@ class View:
         self.schema = schema
         self.fields = ("time", *fields) if "ts_event" in fields else tuple(fields)
         self._cells = cells
+        self._width = width
         self._kept = list(range(len(columns)))
         self._gap = _GAP
         self._columns = columns
@@ -80,6 +83,13 @@ class View:
 
     def _total(self) -> int:
         return sum(self._columns[k].width + len(self._gap) for k in self._kept) - len(self._gap)
+
+    @property
+    def room(self) -> int | None:
+        """What the terminal has left for the last column; None: no limit."""
+        if self._width is None:
+            return None
+        return max(0, self._width - self._total() + self._columns[self._kept[-1]].width)
 
     def heading(self) -> str:
         """The line above the others."""

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from streambot.report.summary import Summary
 
 
+class _Policy(msgspec.Struct, frozen=True):
+    weights: str = ""
+
+
 class _Manifest(msgspec.Struct, frozen=True):
     """What this page needs of a manifest; the rest belongs to the engine (and to its compiler)."""
 
     instruments: tuple[Instrument, ...] = ()
     capital: tuple[int, ...] = ()
     partitions: int = 1
+    policy: _Policy = _Policy()
 
 
 class SeenRun(NamedTuple):
@@ -151,4 +156,5 @@ def _traded(path: Path, record: RunRecord) -> Traded:
     return Traded(
         dict(zip(symbols, manifest.instruments, strict=True)),
         dict(zip(symbols, manifest.capital, strict=False)),
+        trained=manifest.policy.weights != "",
     )

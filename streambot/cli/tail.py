@@ -319,12 +319,9 @@ def _no_ticks(run: str, *, living: bool) -> BrokerError:
 
 def _single(stream: str, row: Row) -> list[Row]:
     """One row a line: an `orders` record holds all orders of its barriers, or none (HOLD)."""
-    from streambot.cli.tail_views import ORDER_FIELDS, timed
+    from streambot.cli.tail_views import order_rows, timed
 
-    if stream != "orders":
-        return [timed(row)]
-    common = {name: row.get(name) for name in ORDER_FIELDS}
-    return [{**common, **order} for order in row["orders"]]
+    return order_rows(row) if stream == "orders" else [timed(row)]
 
 
 app = single(
@@ -334,6 +331,7 @@ app = single(
         "streambot tail pnl --from 2020-12-15T10:30 --json",
         "streambot tail fills --where 'price > 372.5 and side == 1 and not gap_fill == true'",
         "streambot tail fills --where 'kind == OrderRejected and reason ~ cash'",
+        "streambot tail orders --where 'policy.trend > 0.5'",
         "streambot tail ticks --where 'instrument in (SPY, FB)' -n 100",
         "streambot tail alerts --from beginning",
         "streambot tail fills --run mine --bootstrap-servers kafka:9092",

@@ -26,6 +26,7 @@ from streambot.domain.events import (
     SubmitOrder,
 )
 from streambot.domain.units import exact_decimal
+from streambot.streams.orders import said_of
 
 if TYPE_CHECKING:
     from streambot.cli.tail_files import Row
@@ -43,6 +44,10 @@ TICK_FIELDS = (
     "barrier",
 )
 ORDER_FIELDS = ("agent", "partition", "through_barrier")
+_VERSION = "weights"
+"""Under this name a policy says which of its weights it has; the others are its experts."""
+_GATE = len("gate mean-reversion 0.00")
+"""Columns that the likeliest expert needs."""
 DEAD_FIELDS = ("stream", "partition", "offset", "reason", "message", "sha256", "value")
 
 
@@ -117,9 +122,13 @@ def tick_row(
 
 def _orders(traded: Traded, width: int | None) -> View:
     _, symbol = _common(traded)
+    agent = Column("agent", 9)
 
     def cells(row: Row) -> list[str]:
         instrument = traded.instruments.get(row["instrument"])
+        room = view.room
+        if room is not None:
+            room -= max(0, len(row["agent"]) - agent.width)
 
         def price(ticks: int | None) -> str:
             if ticks is None:
@@ -136,14 +145,51 @@ def _orders(traded: Traded, width: int | None) -> View:
             "-" if expiry is None else moment(expiry, traded.zone_of(row["instrument"])),
             price(row.get("trail_width_ticks")),
             row["agent"],
+            gate_text(row.get("policy"), room),
         ]
 
     columns = (
         Column("barrier", 8, right=True), symbol, Column("action", 10), Column("lots", 4, right=True),
         Column("premium", 10, right=True), Column("expiry", 23, optional=2),
-        Column("trail", 9, right=True, optional=1), Column("agent", 9),
+        Column("trail", 9, right=True, optional=1), agent, Column("", _GATE if traded.trained else 0),
     )  # fmt: skip
-    return View("order", (*ORDER_FIELDS, *fields_of(SubmitOrder)), columns, cells, width)
+    fields = (*ORDER_FIELDS, *fields_of(SubmitOrder), "policy")
+    view = View("order", fields, columns, cells, width)
+    return view
+
+
+def order_rows(line: Row) -> list[Row]:
+    """The orders of a line, each with what its agent says of itself where it gave it."""
+    common = {name: line.get(name) for name in ORDER_FIELDS}
+    rows = [{**common, **order} for order in line["orders"]]
+    said = line.get("policy")
+    if isinstance(said, dict):
+        for row in rows:
+            row["policy"] = said_of(said, row["instrument"], row["barrier"])
+    return rows
+
+
+def gate_text(said: object, room: int | None) -> str:
+    """`gate trend 0.41 · mean-reversion 0.22`: the experts of the most weight, as many as there is room.
+
+    Args:
+        said: weights by expert, as `order_rows` gives them.
+        room: in columns; None: no limit.
+    """
+    if not isinstance(said, dict):
+        return ""
+    weights = [
+        (name, value)
+        for name, value in said.items()
+        if name != _VERSION and isinstance(value, (int, float))
+    ]
+    text, link = "", "gate "
+    for name, value in sorted(weights, key=lambda one: -one[1]):
+        more = f"{text}{link}{name} {value:.2f}"
+        if room is not None and len(more) > room:
+            break
+        text, link = more, " · "
+    return text
 
 
 def _fills(traded: Traded, width: int | None) -> View:

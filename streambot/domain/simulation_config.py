@@ -71,8 +71,8 @@ class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         bar_path: how a bar becomes ticks.
         quote_side: which side of bid and ask bars is replayed.
         timeframe_ns: the decision timeframe; None: the coarsest of the data.
-        policy: `flat`, `random`, `buy-hold`, `sma-cross`, `path.py:Class` or `pkg.mod:Class`; with
-            `from_run` also `recorded`: the orders that were recorded.
+        policy: `flat`, `random`, `buy-hold`, `sma-cross`, `path.py:Class`, `pkg.mod:Class` or the
+            folder of a checkpoint; with `from_run` also `recorded`: the orders that were recorded.
         agents: names of agents in other processes that give the orders instead of the policy.
         free_run: their orders take effect when they arrive; else the engine waits for them.
         answer_timeout_ns: how long it waits, wall time.

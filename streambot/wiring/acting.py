@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from streambot.domain.config import KafkaSecurity
 from streambot.domain.errors import BrokerError, StreambotError
 from streambot.processor.actor import ActorRunner
-from streambot.processor.agents import StrategyFactory, load_agent
+from streambot.processor.agents import StrategyFactory
 from streambot.processor.declaration import Declared, read_declaration
 from streambot.processor.stream_files import file_of
 from streambot.report.piece import ActorOutline, ActorProgress, ActorSummary
@@ -33,6 +33,7 @@ from streambot.wiring.lasting import persist, through_seeks
 from streambot.wiring.mirrors import actor_plan, agent_of
 from streambot.wiring.outcome import slot_totals
 from streambot.wiring.places import check_streams, open_lasting, runs_topic
+from streambot.wiring.policies import find_agent
 from streambot.wiring.stopping import listening
 from streambot.wiring.supervision import first_failure, run_together
 from streambot.wiring.warmup import warm_up
@@ -229,8 +230,9 @@ class _Job:
         settings = self._settings
         if settings.strategies is not None:
             return settings.strategies(declared, partition)
-        policy = self._policy(declared.declaration.manifest)
-        return load_agent(policy, folder=settings.cwd)
+        manifest = declared.declaration.manifest
+        own = manifest.policy if settings.policy is None else None
+        return find_agent(self._policy(manifest), folder=settings.cwd, run=own)
 
     def _policy(self, manifest: RunManifest) -> str:
         return self._settings.policy or manifest.policy.spec

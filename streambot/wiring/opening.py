@@ -21,6 +21,7 @@ from streambot.report.progress import Observer
 from streambot.wiring.places import (
     topic_names,
 )
+from streambot.wiring.policies import rooted
 from streambot.wiring.preparation import Prepared, prepare, prepare_again
 from streambot.wiring.recording import (
     find_recording,
@@ -82,8 +83,10 @@ async def new_run(
         make = partial(prepare, settings.config, cwd)
     else:
         recording = await _unless_stopped(partial(find_recording, settings.config, cwd), stop)
+        repeated = settings.origins["policy"] == DEFAULT
         settings = with_recording(settings, recording)
-        make = partial(prepare_recorded, settings.config, recording, cwd)
+        own = recording.manifest.policy if repeated else None
+        make = partial(prepare_recorded, settings.config, recording, cwd, policy=own)
     config = settings.config
     prepared = await _unless_stopped(make, stop)
     day = dt.datetime.fromtimestamp(prepared.plan.first_ns // 10**9, dt.UTC).date()
@@ -165,13 +168,9 @@ def _rooted(config: SimulationConfig, cwd: Path) -> SimulationConfig:
     def absolute(text: str) -> str:
         return str((cwd / Path(text).expanduser()).resolve())
 
-    policy = config.policy
-    module, colon, name = policy.rpartition(":")
-    if colon and module.endswith(".py"):
-        policy = f"{absolute(module)}:{name}"
     return msgspec.structs.replace(
         config,
         data=tuple(absolute(item) for item in config.data),
         registry=absolute(config.registry) if config.registry else None,
-        policy=policy,
+        policy=rooted(config, cwd),
     )

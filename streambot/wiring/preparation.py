@@ -19,10 +19,11 @@ from streambot.domain.units import NANOS_PER_DAY
 from streambot.engine.ordering import Calendar, SlotContext, empty_calendar
 from streambot.engine.scripts import Script
 from streambot.market.atr import ATR_PERIOD, true_range, update_atr
-from streambot.processor.agents import StrategyFactory, load_agent
+from streambot.processor.agents import StrategyFactory
 from streambot.processor.manifest import PolicySettings, RunManifest
 from streambot.processor.playback import RecordedOrders
 from streambot.wiring.feeds import Feeds, feeds_of, find_feeds
+from streambot.wiring.policies import check_decisions, find_agent, marks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,7 @@ class Prepared(NamedTuple):
         config = self.config
         instruments = self.timeline.instruments
         partitions = min(config.partitions, len(instruments))
+        marks = marks_of(self.agent)
         return RunManifest(
             run=run,
             instruments=instruments,
@@ -71,7 +73,9 @@ class Prepared(NamedTuple):
             drawdown_limit_bp=config.drawdown_limit_bp,
             on_breach="halt" if config.on_breach == "halt" else "alert",
             seed=config.seed,
-            policy=PolicySettings(spec=config.policy, lots=config.lots),
+            policy=PolicySettings(
+                spec=config.policy, lots=config.lots, weights=marks.weights, sees=marks.sees
+            ),
             sources=self.sources,
             agents=config.agents,
             free_run=config.free_run,
@@ -85,7 +89,7 @@ def prepare(config: SimulationConfig, cwd: Path) -> Prepared:
     Raises:
         StreambotError: anything is wrong with configuration, data or strategy.
     """
-    agent = load_agent(config.policy, folder=cwd)
+    agent = find_agent(config.policy, folder=cwd)
     return _prepare(config, find_feeds(config, cwd), agent)
 
 
@@ -94,9 +98,10 @@ def prepare_again(config: SimulationConfig, manifest: RunManifest, cwd: Path) ->
 
     Raises:
         DataError: the data have changed since.
+        ConfigError: so has the checkpoint of its policy.
         StreambotError: as `prepare`.
     """
-    agent = load_agent(config.policy, folder=cwd)
+    agent = find_agent(config.policy, folder=cwd, run=manifest.policy)
     # The manifest names the policy as it was given; the settings kept say where that was.
     config = msgspec.structs.replace(config, policy=manifest.policy.spec)
     prepared = _prepare(config, feeds_of(manifest.instruments, config, cwd), agent)
@@ -130,6 +135,7 @@ def _prepare(config: SimulationConfig, found: Feeds, agent: Script | StrategyFac
         round_prices=config.round_prices,
     )
     plan = timeline.plan()
+    check_decisions(agent, plan.decision_ns)
     check_capital(timeline.instruments, config)
     feeds = {feed.instrument.symbol: feed for feed in found.feeds}
     context = {

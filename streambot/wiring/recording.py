@@ -22,13 +22,13 @@ from streambot.domain.config import Capital, KafkaSecurity, OnBreach, Resolved
 from streambot.domain.errors import ConfigError, TopicError, UsageError
 from streambot.domain.layers import DEFAULT
 from streambot.domain.units import exact_decimal
-from streambot.processor.agents import load_agent
 from streambot.processor.declaration import Declared, read_declaration
 from streambot.processor.folder import is_held
 from streambot.processor.playback import RECORDED, RecordedOrders
 from streambot.streams.reading import read_to_end
 from streambot.wiring.bridge import Bridge
 from streambot.wiring.places import open_lasting, runs_topic
+from streambot.wiring.policies import check_decisions, find_agent
 from streambot.wiring.preparation import Prepared, check_capital, check_same
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from streambot.domain.config import SimulationConfig
     from streambot.engine.scripts import Script
     from streambot.processor.agents import StrategyFactory
-    from streambot.processor.manifest import RunManifest
+    from streambot.processor.manifest import PolicySettings, RunManifest
     from streambot.streams.ports import Log, Record
 
 _READ_AHEAD = 32
@@ -161,7 +161,12 @@ def _settings_of(manifest: RunManifest, config: SimulationConfig) -> dict[str, t
 
 
 def prepare_recorded(
-    config: SimulationConfig, recording: Recording, cwd: Path, *, limit: int | None = None
+    config: SimulationConfig,
+    recording: Recording,
+    cwd: Path,
+    *,
+    limit: int | None = None,
+    policy: PolicySettings | None = None,
 ) -> Prepared:
     """Everything that the run needs. Reads every frame of the recording once.
 
@@ -170,17 +175,21 @@ def prepare_recorded(
         recording: what it replays.
         cwd: where relative paths start.
         limit: barriers that count, at most; None: all that are there.
+        policy: what a run says of its policy that is to be the same one; None: any will do.
 
     Raises:
         StreambotError: anything is wrong with the recording, the settings or the strategy.
     """
     source = recording.manifest
-    policy = None if config.policy == RECORDED else load_agent(config.policy, folder=cwd)
+    found = None
+    if config.policy != RECORDED:
+        found = find_agent(config.policy, folder=cwd, run=policy)
     check_capital(source.instruments, config)
     timeline = recorded_timeline(recording, limit=limit)
     plan = timeline.plan()
+    check_decisions(found, plan.decision_ns)
     agent: Script | StrategyFactory | RecordedOrders
-    agent = recorded_orders(recording, timeline.through) if policy is None else policy
+    agent = recorded_orders(recording, timeline.through) if found is None else found
     return Prepared(
         config,
         timeline,
@@ -198,11 +207,14 @@ def prepare_recorded_again(config: SimulationConfig, manifest: RunManifest, cwd:
 
     Raises:
         DataError: the recording has changed since.
+        ConfigError: so has the checkpoint of its policy.
         StreambotError: as `find_recording` and `prepare_recorded`.
     """
     cut = next((found for s in manifest.sources if (found := _CUT_SHORT.match(s))), None)
     limit = None if cut is None else int(cut[1])
-    prepared = prepare_recorded(config, find_recording(config, cwd), cwd, limit=limit)
+    prepared = prepare_recorded(
+        config, find_recording(config, cwd), cwd, limit=limit, policy=manifest.policy
+    )
     # The manifest names the policy as it was given; the settings kept say where that was.
     config = msgspec.structs.replace(config, policy=manifest.policy.spec)
     prepared = prepared._replace(config=config)

@@ -6,13 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from streambot.domain.errors import UsageError
-from streambot.processor.agents import load_agent
 from streambot.processor.journal import STREAMS
 from streambot.processor.playback import RECORDED, RecordedOrders
 from streambot.processor.run_state import RunState
 from streambot.processor.state_log import read_task
 from streambot.wiring.bridge import Bridge
 from streambot.wiring.ledger import Ledger
+from streambot.wiring.policies import find_agent
 from streambot.wiring.recording import (
     RecordedAt,
     Recording,
@@ -92,7 +92,8 @@ def _agent_on_log(
     manifest = recording.manifest
     if manifest.agents or manifest.policy.spec == RECORDED:
         return recorded_orders(recording), RECORDED
-    return load_agent(policy_of(wanted, manifest), folder=wanted.cwd), manifest.policy.spec
+    policy = policy_of(wanted, manifest)
+    return find_agent(policy, folder=wanted.cwd, run=manifest.policy), manifest.policy.spec
 
 
 _AS_FAR = "run {} has not ended, or nobody here knows that it has: its lines are compared as far as they go"

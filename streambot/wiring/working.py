@@ -22,7 +22,6 @@ import msgspec
 
 from streambot.domain.config import KafkaSecurity
 from streambot.domain.errors import ConfigError, UsageError
-from streambot.processor.agents import load_agent
 from streambot.processor.declaration import Declared, read_declaration
 from streambot.processor.exactly_once import ExactlyOnceRunner
 from streambot.report.piece import WorkerPlan, WorkerProgress, WorkerSummary
@@ -33,6 +32,7 @@ from streambot.wiring.declaring import wait_for_declaration
 from streambot.wiring.lasting import persist, through_seeks
 from streambot.wiring.outcome import decider, slot_totals
 from streambot.wiring.places import check_streams, open_lasting, runs_topic
+from streambot.wiring.policies import find_agent
 from streambot.wiring.stopping import listening
 from streambot.wiring.supervision import run_together
 from streambot.wiring.tasks import task_plan
@@ -218,7 +218,8 @@ class _Job:
         manifest = declared.declaration.manifest
         if manifest.agents:
             return None
-        return load_agent(self._settings.policy or manifest.policy.spec, folder=self._settings.cwd)
+        policy = self._settings.policy or manifest.policy.spec
+        return find_agent(policy, folder=self._settings.cwd, run=manifest.policy)
 
     async def _rollup(self, stack: AsyncExitStack, declared: Declared) -> RunningRollup:
         from streambot.adapters.faust_app import RollupSettings, alerts_running

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from streambot.cli.lines import Traded
-from streambot.cli.tail_views import STREAMS, make_view, tick_row, timed
+from streambot.cli.tail_views import STREAMS, gate_text, make_view, order_rows, tick_row, timed
 from streambot.domain.instruments import Expiries, Instrument, InstrumentType
 from tests.unit.cli.told import OPEN
 
@@ -132,6 +132,56 @@ def test_an_order() -> None:
     }  # fmt: skip
     assert line("orders", row) == (
         "8 SPY_OPT BUY_LONG 1 1.5000 2020-12-15 09:30:00 EST 0.0025 sma-cross"
+    )
+
+
+SAID = {
+    "SPY@8.trend": 0.41, "SPY@8.mean-reversion": 0.2249, "SPY@8.volatility": 0.3651, "SPY@9.trend": 1.0,
+    "SPY_OPT@8.trend": 0.1, "weights": 1200.0,
+}  # fmt: skip
+
+
+def learned(**changes: Any) -> dict[str, Any]:
+    order = {
+        "instrument": "SPY", "barrier": 8, "action": "CLOSE", "quantity": 0, "premium_ticks": None,
+        "expiry_ts": None, "trail_width_ticks": None, "lot_size": None,
+    }  # fmt: skip
+    whole = {"agent": "runs/best", "partition": 0, "through_barrier": 9, "orders": [order]}
+    (row,) = order_rows(whole | {"policy": SAID} | changes)
+    return row
+
+
+def test_an_order_of_a_mixture_says_which_experts_gave_it() -> None:
+    row = learned()
+    assert row["policy"] == {
+        "trend": 0.41, "mean-reversion": 0.2249, "volatility": 0.3651, "weights": 1200.0,
+    }  # fmt: skip
+    assert line("orders", row).endswith(
+        "runs/best gate trend 0.41 · volatility 0.37 · mean-reversion 0.22"
+    )
+    document = json.loads(make_view("orders", TRADED).machine(row))
+    assert document["policy"] == row["policy"]
+
+
+@pytest.mark.parametrize("width", range(60, 200, 7))
+@pytest.mark.parametrize("agent", ["best", "checkpoints/of/a/very/long/training"])
+def test_the_gate_keeps_within_the_terminal(width: int, agent: str) -> None:
+    view = make_view("orders", TRADED._replace(trained=True), width)
+    plain, shown = view.human(learned(agent=agent, policy=None)), view.human(learned(agent=agent))
+    assert shown.startswith(plain)
+    assert len(shown) <= max(width, len(plain))
+    if agent == "best" and width >= 80:
+        assert "gate trend 0.41" in shown
+    if agent == "best" and width >= 160:
+        assert shown.endswith("gate trend 0.41 · volatility 0.37 · mean-reversion 0.22")
+
+
+@pytest.mark.parametrize("said", [None, {}, "loud", {"weights": 3.0}, {"trend": "much"}])
+def test_what_is_no_gate_shows_none(said: object) -> None:
+    assert gate_text(said, None) == ""
+    row = learned(policy=said)
+    assert make_view("orders", TRADED).human(row) == make_view("orders", TRADED).human(
+        {name: value for name, value in row.items() if name != "policy"}
     )
 
 
