@@ -87,14 +87,16 @@ def save_loud(
     import torch
 
     from streambot.agents.checkpoint import save_checkpoint
+    from streambot.agents.experts import EXPERTS as ALONE
     from streambot.env.settings import make_config
     from streambot.learning.policy import AGENTS, agent_config
 
     settings = SETTINGS if env is None else env
-    agent = AGENTS[kind](agent_config(make_config(settings), seed=seed, hidden=(16,)))
+    kinds = {agent.kind: agent for agent in (*AGENTS.values(), *ALONE)}
+    agent = kinds[kind](agent_config(make_config(settings), seed=seed, hidden=(16,)))
     with torch.no_grad():
         for name, parameter in agent.network.named_parameters():
-            if name.endswith("layers.2.weight"):
+            if name.endswith("layers.2.weight"):  # the last one of every network
                 parameter.mul_(gain)
     names = EXPERTS if kind == "moe" else ()
     save_checkpoint(folder, agent, env=settings, **({"names": names} | more))
