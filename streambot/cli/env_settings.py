@@ -13,6 +13,7 @@ from streambot.cli.settings import read_settings
 from streambot.domain.errors import BrokerError, UsageError
 
 if TYPE_CHECKING:
+    from streambot.domain.kafka_settings import KafkaSecurity
     from streambot.env.config import EnvConfig
     from streambot.env.sources import Source
 
@@ -123,18 +124,36 @@ def read_wanted(flags: dict[str, Any], sets: list[str] | None, config_file: str 
     Raises:
         StreambotError: the data or a setting are wrong; the broker is not there.
     """
+    from streambot.env.settings import make_config
+    from streambot.wiring.environments import split_settings, stored_source
+
+    settings = parse_sets(sets)
+    config = make_config(settings)  # a mistake in here is told before the data are read
+    data, kafka = read_data(flags, config_file)
+    simulation = split_settings({**data, "kafka": kafka}).simulation
+    return Wanted(stored_source(simulation, config.features, Path.cwd()), settings, config)
+
+
+def read_data(
+    flags: dict[str, Any], config_file: str | None
+) -> tuple[dict[str, Any], KafkaSecurity]:
+    """The settings of the data that are not the default, by name, and how a broker is spoken to.
+
+    Args:
+        flags: settings of the data by name.
+
+    Raises:
+        StreambotError: a setting is wrong, or nobody says where a recording is.
+    """
     from streambot.domain.config import SETTINGS
     from streambot.domain.layers import DEFAULT
-    from streambot.env.settings import make_config
-    from streambot.wiring.environments import DATA_SETTINGS, split_settings, stored_source
+    from streambot.wiring.environments import DATA_SETTINGS
 
     check_scenario(flags["scenario"], None, flags["data"])
     whole = dict.fromkeys(
         ("from_broker", "policy", "from", "to", "bar_path", "quote_side", "round_prices")
     )
     check_recording({**whole, **flags})
-    settings = parse_sets(sets)
-    config = make_config(settings)  # a mistake in here is told before the data are read
     resolved = read_settings(flags, config_file)
     if resolved.config.from_run is not None and resolved.config.bootstrap_servers is None:
         raise BrokerError(
@@ -153,5 +172,4 @@ def read_wanted(flags: dict[str, Any], sets: list[str] | None, config_file: str 
                 else setting.show(value)
             )
             data["path_seed" if name == "seed" else name] = shown
-    simulation = split_settings({**data, "kafka": resolved.config.kafka}).simulation
-    return Wanted(stored_source(simulation, config.features, Path.cwd()), settings, config)
+    return data, resolved.config.kafka

@@ -35,6 +35,10 @@ COMMANDS = {
         "Do a run again, or several ways: the same ticks give the same fills.",
     ),
     "env": Entry("streambot.cli.env", "Environments to train in: check one, play in it, list it."),
+    "train": Entry("streambot.cli.train", "Train a policy: a mixture of experts, or one network."),
+    "meta-train": Entry(
+        "streambot.cli.meta_train", "Train a policy that adapts to a market in a few steps (MAML)."
+    ),
     "broker": Entry("streambot.cli.broker", "Start a broker that stays, stop it, see how it is."),
     "topics": Entry(
         "streambot.cli.topics",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 from tensorboardX import SummaryWriter
@@ -23,10 +24,12 @@ class Board:
     """
 
     def __init__(self, folder: Path, *, from_step: int = 0) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=from_step or None)
+        self._make = partial(SummaryWriter, str(folder), purge_step=from_step or None)
+        self._writer: SummaryWriter | None = None
 
     def __call__(self, progress: Progress) -> None:
         """An update."""
+        self._writer = self._writer or self._make()  # a training that never began leaves nothing
         step, add = progress.steps, self._writer.add_scalar
         add("reward/step", progress.reward, step)
         if progress.returns:
@@ -41,6 +44,10 @@ class Board:
             for k, rewards in enumerate(progress.curve):
                 add(f"held-out/after_{k}_steps", float(rewards.mean()), step)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Write what is left."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()

@@ -128,7 +128,7 @@ class TaskPool:
             self._look(source, instruments)
 
     def _look(self, source: Source, wanted: Sequence[str] | None) -> None:
-        with_starts = VectorTradingEnv(source, 1, **self.settings).core
+        with_starts = VectorTradingEnv(source, 1, **self.settings | {"episode_bars": 1}).core
         symbols = [i.symbol for i in with_starts.segments.head.instruments]
         missing = sorted(set(wanted or ()) - set(symbols))
         if missing:

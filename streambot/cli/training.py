@@ -1,0 +1,322 @@
+"""What `train` and `meta-train` share: flags, the words of a training, and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from streambot.cli.console import emit, say, show
+from streambot.cli.env_settings import parse_sets, read_data
+from streambot.cli.human import count, duration, few
+from streambot.cli.run_flags import Text
+from streambot.cli.training_view import TrainingView
+from streambot.domain.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from streambot.agents.devices import Device
+    from streambot.agents.ppo import PPOAgent
+    from streambot.learning.meta import MetaTrainConfig
+    from streambot.learning.policy import LoadedPolicy
+    from streambot.learning.trainer import Progress, TrainConfig, Trainer
+    from streambot.wiring.training import Split, TrainingRequest
+
+LEARN = "How it learns"
+FOLDERS = Path("policies")
+
+Out = Annotated[
+    Text,
+    typer.Option("--out", metavar="FOLDER", help="Where the policy is kept. Default: policies/<agent>-<n>"),
+]  # fmt: skip
+Resume = Annotated[
+    Text,
+    typer.Option(
+        "--resume", metavar="FOLDER",
+        help="Go on with a training as it was begun; --updates may be more.",
+    ),
+]  # fmt: skip
+Start = Annotated[
+    Text,
+    typer.Option(
+        "--from", metavar="CHECKPOINT", rich_help_panel=LEARN,
+        help="Begin with the parameters of another policy.",
+    ),
+]  # fmt: skip
+Agent = Annotated[
+    Text,
+    typer.Option(
+        "--agent", metavar="moe|ppo", rich_help_panel=LEARN,
+        help="A mixture of four experts, or one network. Default: moe",
+    ),
+]  # fmt: skip
+Updates = Annotated[
+    int | None,
+    typer.Option("--updates", metavar="N", min=1, rich_help_panel=LEARN, show_default=False,
+                 help="Updates of the parameters. Default: 250 (meta-train: 400)"),
+]  # fmt: skip
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", min=0, rich_help_panel=LEARN, show_default=False,
+                 help="Of parameters, episodes and actions. Default: 0"),
+]  # fmt: skip
+Hidden = Annotated[
+    Text,
+    typer.Option("--hidden", metavar="64,64", rich_help_panel=LEARN,
+                 help="Widths of the layers of every network. Default: 64,64"),
+]  # fmt: skip
+Learn = Annotated[
+    list[str] | None,
+    typer.Option("--learn", metavar="NAME=VALUE", rich_help_panel=LEARN,
+                 help="A setting of learning: lr=1e-3, entropy=0.005, gamma=0.99. Repeatable."),
+]  # fmt: skip
+TestFrom = Annotated[
+    Text,
+    typer.Option("--test-from", metavar="TIME|none",
+                 help="Nothing is trained from then on. Default: the last fifth of the bars."),
+]  # fmt: skip
+DeviceName = Annotated[
+    Text,
+    typer.Option("--device", metavar="auto|cuda|xla|cpu", help="Where it computes. Default: auto"),
+]  # fmt: skip
+
+
+def parse_hidden(text: str | None) -> dict[str, Any]:
+    """Widths of layers, as settings of a network.
+
+    Raises:
+        UsageError: no widths.
+    """
+    if text is None:
+        return {}
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 0 < int(part) <= 65_536 for part in parts):
+        raise UsageError(f"`{text[:60]}` are no widths of layers", where="--hidden", hint="64,64")
+    return {"hidden": tuple(int(part) for part in parts)}
+
+
+def parse_learn(given: list[str] | None, where: str = "--learn") -> dict[str, Any]:
+    """Settings of learning by name.
+
+    Raises:
+        UsageError: no `NAME=VALUE`, or one setting twice.
+    """
+    try:
+        return parse_sets(given)
+    except UsageError as error:
+        raise UsageError(error.message, where=where, hint="NAME=VALUE, as in lr=1e-3") from error
+
+
+def said(**flags: Any) -> dict[str, Any]:
+    """Those flags that were given."""
+    return {
+        name: value for name, value in flags.items() if value is not None and value is not False
+    }
+
+
+def new_folder(out: str | None, agent: str) -> Path:
+    """Where a new policy is kept, and nobody else's.
+
+    Raises:
+        UsageError: something is there already.
+    """
+    if out is None:
+        for n in range(1, 1 << 20):
+            folder = FOLDERS / f"{agent}-{n}"
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)  # another training may look for a name at this moment
+                return folder
+    folder = Path(out or FOLDERS)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            "there is something already", where=str(folder),
+            hint=f"--resume {folder} goes on with it; --out names another folder",
+        )  # fmt: skip
+    return folder
+
+
+class Begun(NamedTuple):
+    """A training that is about to begin, or to go on.
+
+    Attributes:
+        request: what is asked for.
+        folder: of the policy.
+        device: where it computes.
+        agent: what is trained.
+        split: the data.
+        command: what goes on with it.
+        found: the checkpoint that it goes on from; None: it is new.
+    """
+
+    request: TrainingRequest
+    folder: Path
+    device: Device
+    agent: PPOAgent
+    split: Split
+    command: str
+    found: LoadedPolicy | None
+
+
+def begin(
+    given: dict[str, Any],
+    ask: Callable[[dict[str, Any]], TrainingRequest],
+    flags: dict[str, Any],
+    config: str | None,
+    device: str | None,
+    *,
+    command: str,
+) -> Begun:
+    """Read what is needed, of a new training or of one that is resumed.
+
+    Args:
+        given: the flags that were given, by name.
+        ask: the request, of the settings of the data.
+        flags: of the data.
+        config: file of settings.
+        device: where to compute.
+        command: what goes on with it.
+
+    Raises:
+        StreambotError: anything that is wrong with flags, data or checkpoint.
+    """
+    from streambot.agents.devices import resolve_device
+    from streambot.wiring import training as wiring
+
+    where, found, kafka = resolve_device(device or "auto"), None, None
+    resume = given.get("resume")
+    if resume is not None:
+        others = sorted(set(given) - {"resume", "updates"})
+        if others:
+            raise UsageError(
+                f"--{others[0].replace('_', '-')} would change the training that is resumed",
+                where="--resume", hint="only --updates, --device and --json go with it",
+            )  # fmt: skip
+        request, found = wiring.resumed(Path(resume), where)
+    else:
+        data, kafka = read_data(flags, config)
+        request = ask(data)
+    if "updates" in given:
+        request = wiring.with_updates(request, given["updates"])
+    agent = wiring.make_agent(request, where) if found is None else found.agent
+    split = wiring.split_data(request, Path.cwd(), kafka)
+    folder = Path(resume) if resume is not None else new_folder(given.get("out"), request.agent)
+    return Begun(request, folder, where, agent, split, command, found)
+
+
+class Stop:
+    """Ctrl-C and SIGTERM: the first one ends the training behind the update, the second at once.
+
+    Attributes:
+        number: of the first signal; None so far.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def __call__(self) -> bool:
+        """True once it was asked for."""
+        return self.number is not None
+
+    def _heard(self, number: int, _: object) -> None:
+        if self.number is not None:
+            raise KeyboardInterrupt
+        self.number = number
+        say("stopping behind this update; again to abort")
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """While this lasts, signals are heard."""
+        before = {n: signal.signal(n, self._heard) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _tidy(folder: Path) -> Iterator[None]:
+    """A folder that nothing was written to goes again."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def open_training(begun: Begun) -> None:
+    """Say what will be done."""
+    request, split = begun.request, begun.split
+    say(begun.device.said, style="dim")
+    say(
+        f"{begun.agent.kind}, seed {request.seed}, on {few(split.instruments)}; bars of "
+        f"{split.about['timeframes']}, {split.about['trained_from'][:10]} to "
+        f"{split.about['trained_to'][:10]}; {split.said}"
+    )
+    say(f"policy: {begun.folder}", style="dim")
+
+
+def run_training(
+    begun: Begun,
+    settings: TrainConfig | MetaTrainConfig,
+    train: Callable[[Trainer], bool],
+    *,
+    as_json: bool,
+) -> None:
+    """Train until all is done or somebody stops it, and say what came of it.
+
+    Args:
+        begun: the training.
+        settings: of it.
+        train: of the trainer, what trains.
+        as_json: objects instead of words.
+
+    Raises:
+        typer.Exit: it was stopped by a signal.
+    """
+    from streambot.agents.checkpoint import read_head
+    from streambot.env.settings import make_config
+    from streambot.learning.board import Board
+    from streambot.learning.trainer import Trainer
+    from streambot.wiring.training import kept_of
+
+    open_training(begun)
+    folder, found = begun.folder, begun.found
+    stop, started = Stop(), time.monotonic()
+    view = TrainingView(settings.updates, as_json=as_json)
+    before = 0 if found is None else int(found.head.progress.get("steps", 0))
+    with _tidy(folder), stop.listening(), Board(folder / "tensorboard", from_step=before) as board:
+
+        def tell(progress: Progress) -> None:
+            board(progress)
+            view(progress)
+
+        trainer = Trainer(
+            begun.agent, make_config(begun.request.env),
+            kept_of(begun.request, begun.split, folder), tell=tell, stopping=stop, resume=found,
+        )  # fmt: skip
+        with view.shown():
+            whole = train(trainer)
+    head, seconds = read_head(folder), time.monotonic() - started
+    if as_json:
+        emit(
+            "policy", folder=str(folder), kind=head.kind, updates=trainer.done,
+            steps=trainer.steps, wall_s=seconds, digest=head.digest, names=head.names,
+            complete=whole,
+        )  # fmt: skip
+    else:
+        show(
+            f"{head.kind} in {folder}: {count(trainer.done, 'update')}, "
+            f"{count(trainer.steps, 'step')} in {duration(seconds)}"
+        )
+        if head.names:
+            show(f"experts, by the regimes that they serve: {', '.join(head.names)}")
+        again = f"{begun.command} --resume {folder}"
+        say(f"next: streambot {f'evaluate {folder}' if whole else again}", style="dim")
+    if stop.number is not None and not whole:
+        raise typer.Exit(128 + stop.number)

@@ -1,0 +1,134 @@
+"""`streambot train --local` and `meta-train`: a policy from bundled bars, Ctrl-C, resume, mistakes in words."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from streambot.learning.policy import load_policy
+from tests.integration.cli.conftest import Run, Start, end
+
+pytestmark = pytest.mark.train
+
+DATA = (
+    "spy-four-sessions",
+    "-i",
+    "SPY",
+    "--set",
+    "episode_bars=30",
+    "--set",
+    "max_quantity=2",
+    "--hidden",
+    "8",
+)
+SMALL = ("--local", *DATA, "--envs", "4", "--rollout", "16")
+TASKS = (
+    *DATA, "--tasks", "2", "--support", "16", "--query", "12", "--accounts", "2", "--set",
+    "window=4",
+)  # fmt: skip
+
+
+def objects(out: str) -> list[dict]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
+
+
+def test_a_training_says_what_it_does_and_keeps_a_policy(here: Run, tmp_path: Path) -> None:
+    ended = here("train", *SMALL, "--updates", "3", "--seed", "2")
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith("moe in policies/moe-1: 3 updates, 192 steps in ")
+    assert "device: cpu" in ended.err
+    assert "moe, seed 2, on SPY; bars of 1m, 2020-12-15 to 2020-12-" in ended.err
+    assert "held out: from 2020-12-" in ended.err
+    assert "next: streambot evaluate policies/moe-1" in ended.err
+    folder = tmp_path / "policies" / "moe-1"
+    assert list((folder / "tensorboard").glob("events.*"))
+    head = load_policy(folder).head
+    assert head.env == {"episode_bars": 30, "max_quantity": 2}
+    assert head.about["instruments"] == "SPY"
+    assert head.about["trained_to"] < "2020-12-18T22"
+    again = here("train", *SMALL, "--updates", "3", "--seed", "2", "--out", "other")
+    assert again.code == 0, again.err
+    assert files(tmp_path / "other") == files(folder)
+
+
+def test_a_meta_training_looks_at_tasks_it_never_learns_from(here: Run, tmp_path: Path) -> None:
+    ended = here("meta-train", *TASKS, "--updates", "2", "--timeframe", "1m,2m", "--json")
+    assert ended.code == 0, ended.err
+    *updates, last = objects(ended.out)
+    assert [u["schema"] for u in updates] == ["streambot.training/1"] * 2
+    assert updates[0]["held_out"] is None
+    assert len(updates[1]["held_out"]) == 6
+    assert updates[1]["steps"] == 2 * 2 * 2 * (16 + 12)
+    assert last["schema"] == "streambot.policy/1"
+    assert last["complete"] is True
+    assert load_policy(tmp_path / last["folder"]).head.about["timeframes"] == "1m,2m"
+
+
+def test_trained_further_from_what_was_meta_trained(here: Run, tmp_path: Path) -> None:
+    window = ("--set", "window=4")
+    assert here("meta-train", *TASKS, "--updates", "1").code == 0
+    ended = here("train", *SMALL, *window, "--from", "policies/moe-1", "--updates", "1")
+    assert ended.code == 0, ended.err
+    other = here("train", *SMALL, "--from", "policies/moe-1", "--updates", "1")
+    assert other.code == 3
+    assert "policies/moe-1: the policy is a `moe` that observes something else" in other.err
+
+
+@pytest.mark.parametrize("way", [("train", *SMALL), ("meta-train", *TASKS)])
+def test_ctrl_c_keeps_what_was_learnt_and_resume_goes_on(
+    start: Start, here: Run, tmp_path: Path, way: tuple[str, ...]
+) -> None:
+    """That what comes of it is the same is held by `tests.unit.learning.test_trainer`."""
+    process = start(*way, "--updates", "100000", "--json", "--out", "kept")
+    assert process.stdout is not None
+    for _ in range(2):
+        assert json.loads(process.stdout.readline())["schema"] == "streambot.training/1"
+    process.send_signal(signal.SIGINT)
+    ended = end(process)
+    assert ended.code == 130, ended.err
+    assert "stopping behind this update" in ended.err
+    last = objects(ended.out)[-1]
+    assert last["complete"] is False
+    whole = last["updates"] + 2
+    local = ("--local",) if way[0] == "train" else ()
+    resumed = here(way[0], *local, "--resume", "kept", "--updates", str(whole))
+    assert resumed.code == 0, resumed.err
+    assert load_policy(tmp_path / "kept").head.progress["updates"] == whole
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("train", *DATA), 2, "say where the environments are"),
+        (("train", *SMALL, "--agent", "mo"), 3, "did you mean `moe`?"),
+        (("train", *SMALL, "--learn", "lrr=1"), 3, "did you mean `lr`?"),
+        (("train", *SMALL, "--learn", "lr"), 2, "--learn: `lr` sets nothing"),
+        (("train", *SMALL, "--hidden", "0"), 2, "are no widths of layers"),
+        (("train", *SMALL, "--set", "actions=multi"), 3, "kind and size of an order together"),
+        (("train", *SMALL, "--test-from", "2031-01-01"), 4, "nothing is left to look at"),
+        (("train", *SMALL, "--test-from", "2001-01-01"), 4, "nothing is left to train on"),
+        (("train", "--local", "--resume", "nowhere"), 4, "no checkpoint"),
+        (("train", "--local", "--resume", "nowhere", "--seed", "1"), 2, "--seed would change"),
+        (("meta-train", *TASKS, "--hold-out", "X"), 3, "no instrument `X`"),
+        (("meta-train", *TASKS, "--hold-out", "SPY"), 3, "every instrument is held out"),
+        (("meta-train", *TASKS, "--embargo", "5"), 3, "an embargo of 5 bars"),
+        (("meta-train", *TASKS, "--support", "5000"), 4, "too few bars for one task: SPY"),
+        (("meta-train", *TASKS, "--timeframe", "1m,2m,5m"), 3, "a multiple of 3"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_words(
+    here: Run, tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    ended = here(*arguments)
+    assert (ended.code, said in ended.err) == (code, True), ended.err
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "policies").exists() or not list((tmp_path / "policies").iterdir())
