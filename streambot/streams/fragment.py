@@ -1,0 +1,212 @@
+"""Fragments: consecutive steps of one environment as bytes, a record of the `experience` stream.
+
+A fragment is `magic | crc32c | size of header | header (JSON) | Arrow record batch without schema`.
+The record batch has one row a step and a last row for the observation that the last step led to,
+whose other columns are 0; columns are of fixed width, not compressed, without nulls.
+
+Reading trusts nothing: magic, sizes, then the crc over everything behind it, then the header, then
+whether the sizes that it names make as many bytes as there are, and only then does Arrow see one.
+Whether a fragment belongs to a training and observes what its policy does is for the reader to ask
+(`FragmentHead.layout`, `training`).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, NamedTuple
+
+import google_crc32c
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from msgspec import Meta
+
+from streambot.domain.errors import DecodeError
+
+MAGIC = b"SBX1"
+MAX_STEPS = 4_096
+"""Most steps of a fragment."""
+MAX_FRAGMENT_BYTES = 900_000
+"""Brokers take records up to about 1 MiB unless told otherwise."""
+_HEAD = struct.Struct("<4sII")
+_CRC_FROM = 8
+_MAX_HEADER_BYTES = 4_096
+_Name = Annotated[str, Meta(min_length=1, max_length=128)]
+_Count = Annotated[int, Meta(ge=0, le=2**53)]
+_Width = Annotated[int, Meta(ge=1, le=65_536)]
+
+
+class FragmentHead(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose steps these are.
+
+    Attributes:
+        training: whose experience this is.
+        actor: who acted. incarnation: which life of it: a restarted actor is a new one.
+        sequence: number of the fragment among those of the actor's life, from 0.
+        layout: digest of what observations and actions mean (`env.fields.layout_digest`).
+        env: number of the environment in the actor.
+        episode: number of the episode in the actor's life.
+        t_started: steps of the episode before these.
+        steps: T. features: F. actions: A. experts: E; 0: the policy has no gate.
+        weights: sequence number of the weights that acted.
+        terminated, truncated: how the episode ended with the last step; neither: it goes on.
+        instrument: symbol. task: of meta-learning; empty: none.
+    """
+
+    training: _Name
+    actor: _Name
+    incarnation: _Count
+    sequence: _Count
+    layout: str
+    env: _Count
+    episode: _Count
+    t_started: _Count
+    steps: Annotated[int, Meta(ge=1, le=MAX_STEPS)]
+    features: _Width
+    actions: _Width
+    experts: Annotated[int, Meta(ge=0, le=1_024)] = 0
+    weights: _Count
+    terminated: bool = False
+    truncated: bool = False
+    instrument: str = ""
+    task: str = ""
+
+    @property
+    def episode_id(self) -> str:
+        """Names the episode among all of a training."""
+        return f"{self.actor}.{self.incarnation}.{self.env}.{self.episode}"
+
+
+class Fragment(NamedTuple):
+    """Consecutive steps.
+
+    Attributes:
+        head: whose.
+        obs: float32 [T + 1, F]: those answered, and the one that the last step led to.
+        mask: legal actions, uint8 [T + 1, A].
+        action: joint indices, int32 [T].
+        log_prob: of them when they were taken, float32 [T].
+        log_probs: of all actions then, float32 [T, A].
+        gate: weights of the experts, float32 [T, E].
+        reward: float32 [T].
+    """
+
+    head: FragmentHead
+    obs: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.uint8]
+    action: npt.NDArray[np.int32]
+    log_prob: npt.NDArray[np.float32]
+    log_probs: npt.NDArray[np.float32]
+    gate: npt.NDArray[np.float32]
+    reward: npt.NDArray[np.float32]
+
+
+def _schema(features: int, actions: int, experts: int) -> pa.Schema:
+    def row(name: str, kind: pa.DataType, width: int) -> pa.Field:
+        inner = pa.field("item", kind, nullable=False)
+        return pa.field(name, pa.list_(inner, width), nullable=False)
+
+    gate = [row("gate", pa.float32(), experts)] if experts else []
+    return pa.schema([
+        row("obs", pa.float32(), features),
+        row("mask", pa.uint8(), actions),
+        pa.field("action", pa.int32(), nullable=False),
+        pa.field("log_prob", pa.float32(), nullable=False),
+        row("log_probs", pa.float32(), actions),
+        pa.field("reward", pa.float32(), nullable=False),
+        *gate,
+    ])  # fmt: skip
+
+
+_BEHIND_LAST = frozenset({"action", "log_prob", "log_probs", "reward", "gate"})
+"""Columns that have nothing to say of the observation reached."""
+
+
+def encode_fragment(fragment: Fragment) -> bytes:
+    """A fragment as bytes.
+
+    Raises:
+        ValueError: columns that do not fit the head, or too many bytes for a record.
+    """
+    head = fragment.head
+    schema = _schema(head.features, head.actions, head.experts)
+    columns = []
+    for field in schema:
+        values = getattr(fragment, field.name)
+        rows = head.steps if field.name in _BEHIND_LAST else head.steps + 1
+        width = field.type.list_size if pa.types.is_fixed_size_list(field.type) else 0
+        if values.shape != ((rows, width) if width else (rows,)):
+            raise ValueError(
+                f"`{field.name}` of {values.shape} in a fragment of {head.steps} steps"
+            )
+        kind = field.type.value_type if width else field.type
+        whole = np.zeros((head.steps + 1, *values.shape[1:]), kind.to_pandas_dtype())
+        whole[:rows] = values
+        flat = pa.array(whole.reshape(-1))
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type) if width else flat)
+    body = pa.record_batch(columns, schema=schema).serialize()
+    text = msgspec.json.encode(head)
+    checked = b"".join((struct.pack("<I", len(text)), text, memoryview(body)))
+    record = MAGIC + struct.pack("<I", google_crc32c.value(checked)) + checked
+    if len(record) > MAX_FRAGMENT_BYTES:
+        raise ValueError(f"a fragment of {len(record):,} bytes: {MAX_FRAGMENT_BYTES:,} at most")
+    return record
+
+
+def decode_fragment(record: bytes) -> Fragment:
+    """The fragment that bytes hold; its arrays are views of them.
+
+    Raises:
+        DecodeError: they are no fragment, or damaged.
+    """
+    head = peek_fragment(record)
+    (size,) = struct.unpack_from("<I", record, _CRC_FROM)
+    body = memoryview(record)[_HEAD.size + size :]
+    schema = _schema(head.features, head.actions, head.experts)
+    try:
+        batch = pa.ipc.read_record_batch(pa.py_buffer(body), schema)
+        batch.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as cause:
+        raise DecodeError("no record batch of its columns", reason="arrow") from cause
+    # Arrow leaves out columns that the schema does not name: the head may not be silent about any.
+    if batch.num_rows != head.steps + 1 or batch.serialize().size != len(body):
+        raise DecodeError(
+            f"{batch.num_rows} rows of {len(body):,} bytes for {head.steps} steps", reason="arrow"
+        )
+    columns = {}
+    for field in schema:
+        array = batch.column(field.name)
+        if array.null_count:
+            raise DecodeError(f"`{field.name}` has nulls", reason="arrow")
+        if pa.types.is_fixed_size_list(field.type):
+            values = array.flatten().to_numpy(zero_copy_only=True)
+            values = values.reshape(batch.num_rows, field.type.list_size)
+        else:
+            values = array.to_numpy(zero_copy_only=True)
+        columns[field.name] = values[: head.steps] if field.name in _BEHIND_LAST else values
+    columns.setdefault("gate", np.zeros((head.steps, 0), np.float32))
+    if ((columns["action"] < 0) | (columns["action"] >= head.actions)).any():
+        raise DecodeError("an action that there is not", reason="domain")
+    return Fragment(head, **columns)
+
+
+def peek_fragment(record: bytes) -> FragmentHead:
+    """Whose fragment it is, once its crc holds.
+
+    Raises:
+        DecodeError: the bytes are no fragment, or damaged.
+    """
+    if len(record) < _HEAD.size or len(record) > MAX_FRAGMENT_BYTES:
+        raise DecodeError(f"{len(record):,} bytes", reason="length")
+    magic, crc, size = _HEAD.unpack_from(record)
+    if magic != MAGIC:
+        raise DecodeError("no fragment", reason="magic")
+    if size > min(_MAX_HEADER_BYTES, len(record) - _HEAD.size):
+        raise DecodeError(f"a header of {size:,} bytes", reason="length")
+    if google_crc32c.value(record[_CRC_FROM:]) != crc:
+        raise DecodeError("its checksum does not hold", reason="crc")
+    try:
+        return msgspec.json.decode(record[_HEAD.size : _HEAD.size + size], type=FragmentHead)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as cause:
+        raise DecodeError(f"no header: {cause}", reason="schema") from cause
