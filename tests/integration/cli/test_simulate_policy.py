@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,12 @@ def test_stopped_killed_and_resumed_it_goes_on_with_the_same_orders(
     wait_for_orders(process, tmp_path / "runs" / "r", before + 20)
     process.kill()
     process.wait()
+    policy.rename(tmp_path / "kept")
+    save_loud(policy, env=ENV, seed=2)
+    refused = run("simulate", "--resume", "r")
+    assert (refused.code, "another one than when the run began" in refused.err) == (3, True)
+    shutil.rmtree(policy)
+    (tmp_path / "kept").rename(policy)
     done = summary(run("simulate", "--resume", "r", "--speed", "max", "--json"))
     assert done["digest"] == inside["digest"]
     assert orders_of(tmp_path / "runs" / "r") == inside["orders"]
