@@ -34,7 +34,7 @@ FORMAT = 1
 _WEIGHTS, _HEAD = "weights", "checkpoint.json"
 _MOST_BYTES = 4 << 30
 _MOST_HEAD_BYTES = 1 << 20
-_KINDS: dict[str, type[PPOAgent]] = {k.kind: k for k in (PPOAgent, MoEAgent, *EXPERTS)}
+KINDS: dict[str, type[PPOAgent]] = {k.kind: k for k in (PPOAgent, MoEAgent, *EXPERTS)}
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -171,7 +171,7 @@ def load_checkpoint(
         raise DataError("the weights are not those that the checkpoint names", where=str(path))
     try:
         tensors = safetensors.torch.load(data)
-        agent = _KINDS[head.kind](head.agent, device=device)
+        agent = KINDS[head.kind](head.agent, device=device)
         agent.load(part_of(tensors, "agent."))
     except (safetensors.SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as cause:
         first = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
@@ -199,7 +199,7 @@ def read_head(folder: Path) -> Head:
         ) from cause  # fmt: skip
     except msgspec.MsgspecError as cause:
         raise DataError(f"no checkpoint: {cause}", where=str(path)) from cause
-    if head.format != FORMAT or head.kind not in _KINDS or Path(head.weights).name != head.weights:
+    if head.format != FORMAT or head.kind not in KINDS or Path(head.weights).name != head.weights:
         raise DataError(
             f"a checkpoint of format {head.format} and kind `{head.kind[:40]}`", where=str(path),
             hint="written by another version?",

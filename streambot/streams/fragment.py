@@ -1,21 +1,18 @@
 """Fragments: consecutive steps of one environment as bytes, a record of the `experience` stream.
 
-A fragment is `magic | crc32c | size of header | header (JSON) | Arrow record batch without schema`.
-The record batch has one row a step and a last row for the observation that the last step led to,
-whose other columns are 0; columns are of fixed width, not compressed, without nulls.
+A fragment is an envelope (`streams.envelope`) around an Arrow record batch without schema. The batch
+has one row a step and a last row for the observation that the last step led to, whose other columns
+are 0; columns are of fixed width, not compressed, without nulls.
 
-Reading trusts nothing: magic, sizes, then the crc over everything behind it, then the header, then
-whether the sizes that it names make as many bytes as there are, and only then does Arrow see one.
-Whether a fragment belongs to a training and observes what its policy does is for the reader to ask
-(`FragmentHead.layout`, `training`).
+Reading trusts nothing: the envelope, then its header, then Arrow's own full validation, and whether
+what the header names is all that there is. Whether a fragment belongs to a training and observes what
+its policy does is for the reader to ask (`FragmentHead.training`, `layout`).
 """
 
 from __future__ import annotations
 
-import struct
 from typing import Annotated, NamedTuple
 
-import google_crc32c
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +20,13 @@ import pyarrow as pa
 from msgspec import Meta
 
 from streambot.domain.errors import DecodeError
+from streambot.streams.envelope import Envelope
 
 MAGIC = b"SBX1"
 MAX_STEPS = 4_096
 """Most steps of a fragment."""
 MAX_FRAGMENT_BYTES = 900_000
 """Brokers take records up to about 1 MiB unless told otherwise."""
-_HEAD = struct.Struct("<4sII")
-_CRC_FROM = 8
-_MAX_HEADER_BYTES = 4_096
 _Name = Annotated[str, Meta(min_length=1, max_length=128)]
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 _Width = Annotated[int, Meta(ge=1, le=65_536)]
@@ -76,6 +71,9 @@ class FragmentHead(msgspec.Struct, frozen=True, kw_only=True):
     def episode_id(self) -> str:
         """Names the episode among all of a training."""
         return f"{self.actor}.{self.incarnation}.{self.env}.{self.episode}"
+
+
+_ENVELOPE = Envelope(MAGIC, FragmentHead, MAX_FRAGMENT_BYTES)
 
 
 class Fragment(NamedTuple):
@@ -146,12 +144,7 @@ def encode_fragment(fragment: Fragment) -> bytes:
         flat = pa.array(whole.reshape(-1))
         columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type) if width else flat)
     body = pa.record_batch(columns, schema=schema).serialize()
-    text = msgspec.json.encode(head)
-    checked = b"".join((struct.pack("<I", len(text)), text, memoryview(body)))
-    record = MAGIC + struct.pack("<I", google_crc32c.value(checked)) + checked
-    if len(record) > MAX_FRAGMENT_BYTES:
-        raise ValueError(f"a fragment of {len(record):,} bytes: {MAX_FRAGMENT_BYTES:,} at most")
-    return record
+    return _ENVELOPE.seal(head, memoryview(body))
 
 
 def decode_fragment(record: bytes) -> Fragment:
@@ -160,9 +153,7 @@ def decode_fragment(record: bytes) -> Fragment:
     Raises:
         DecodeError: they are no fragment, or damaged.
     """
-    head = peek_fragment(record)
-    (size,) = struct.unpack_from("<I", record, _CRC_FROM)
-    body = memoryview(record)[_HEAD.size + size :]
+    head, body = _ENVELOPE.open(record)
     schema = _schema(head.features, head.actions, head.experts)
     try:
         batch = pa.ipc.read_record_batch(pa.py_buffer(body), schema)
@@ -197,16 +188,5 @@ def peek_fragment(record: bytes) -> FragmentHead:
     Raises:
         DecodeError: the bytes are no fragment, or damaged.
     """
-    if len(record) < _HEAD.size or len(record) > MAX_FRAGMENT_BYTES:
-        raise DecodeError(f"{len(record):,} bytes", reason="length")
-    magic, crc, size = _HEAD.unpack_from(record)
-    if magic != MAGIC:
-        raise DecodeError("no fragment", reason="magic")
-    if size > min(_MAX_HEADER_BYTES, len(record) - _HEAD.size):
-        raise DecodeError(f"a header of {size:,} bytes", reason="length")
-    if google_crc32c.value(record[_CRC_FROM:]) != crc:
-        raise DecodeError("its checksum does not hold", reason="crc")
-    try:
-        return msgspec.json.decode(record[_HEAD.size : _HEAD.size + size], type=FragmentHead)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as cause:
-        raise DecodeError(f"no header: {cause}", reason="schema") from cause
+    head: FragmentHead = _ENVELOPE.open(record)[0]
+    return head
