@@ -1,0 +1,1 @@
+"""The learner: consumes experience, updates through RLlib, publishes weights. The only home of Ray."""
