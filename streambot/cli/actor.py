@@ -24,6 +24,7 @@ from streambot.cli.piece import (
 )
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.stopping import EXIT_CODES, telling_stop
+from streambot.cli.threads import one_thread_a_slot
 from streambot.cli.whole_lines import WholeLines
 from streambot.domain.errors import BrokerError, UsageError
 
@@ -75,6 +76,7 @@ def actor(
         },
         config,
     )  # fmt: skip
+    one_thread_a_slot()
     summary = asyncio.run(_act(settings, agent, policy, wait_s, quiet=quiet))
     if as_json:
         import msgspec

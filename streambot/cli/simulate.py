@@ -45,6 +45,7 @@ from streambot.cli.run_flags import (
 )
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.stopping import EXIT_CODES, telling_stop
+from streambot.cli.threads import one_thread_a_slot
 from streambot.cli.whole_lines import WholeLines
 from streambot.domain.errors import StreambotError
 
@@ -160,6 +161,7 @@ def simulate(
     if resume is not None:
         check_resume(flags)
     settings = read_settings(flags, config)
+    one_thread_a_slot()
     ended = asyncio.run(_simulate(settings, resume, quiet=quiet, as_json=as_json))
     _tell(ended, as_json=as_json)
     if ended.stopped_by in EXIT_CODES:

@@ -32,6 +32,7 @@ from streambot.cli.run_flags import (
     To,
 )
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
+from streambot.cli.threads import one_thread_a_slot
 from streambot.cli.whole_lines import WholeLines
 from streambot.domain.errors import UsageError, VerificationError
 
@@ -128,6 +129,7 @@ def verify(
         "run": run, "bootstrap_servers": bootstrap_servers, "namespace": namespace,
         "runs_dir": runs_dir,
     }  # fmt: skip
+    one_thread_a_slot()
     if run is None:
         if files:
             raise UsageError("which run's files?", where="--files", hint="--run RUN")

@@ -23,6 +23,7 @@ from streambot.cli.piece import (
 )
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.stopping import EXIT_CODES, telling_stop
+from streambot.cli.threads import one_thread_a_slot
 from streambot.cli.whole_lines import WholeLines
 from streambot.domain.errors import UsageError
 
@@ -80,6 +81,7 @@ def worker(
         },
         config,
     )  # fmt: skip
+    one_thread_a_slot()
     summary = asyncio.run(_work(settings, parsed, policy, wait_s, rollup=rollup, quiet=quiet))
     if as_json:
         import msgspec

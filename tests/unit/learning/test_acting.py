@@ -131,7 +131,8 @@ def test_the_task_sees_and_answers_what_the_environment_does(tmp_path: Path, kin
                 assert (order.action, order.quantity) == (expected.kind, expected.quantity)
                 entries += 1
                 if kind == "moe":
-                    for name, weight in zip(EXPERTS, agent.gate(batch[0])[0].tolist(), strict=True):
+                    gate = agent.mixed(*batch).log_gate[0].exp().tolist()
+                    for name, weight in zip(EXPERTS, gate, strict=True):
                         assert said[f"{symbol}@{barrier}.{name}"] == round(weight, 4)
             obs, _, terminated, truncated, info = env.step(action)
             over = terminated or truncated
