@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _EXPERT = re.compile(r"[A-Za-z0-9_-]{1,40}\Z")
-_VERSION = ("weights_seq_no", "weights")
-"""Under one of these names a training counts the weights that it has published (`Head.progress`)."""
+_VERSION = ("weights_seq_no", "weights", "updates")
+"""Under the first of these names that is there a training counts its weights (`Head.progress`)."""
 
 
 class TrainedPolicy:

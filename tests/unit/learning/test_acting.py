@@ -176,6 +176,8 @@ def test_experts_have_names_or_numbers(tmp_path: Path) -> None:
     nameless = load_policy(save_loud(tmp_path / "b", names=(), progress={"weights": 3}))
     assert TrainedPolicy(nameless, "").experts == ("expert-1", "expert-2", "expert-3", "expert-4")
     assert TrainedPolicy(nameless, "").version == 3
+    counted = load_policy(save_loud(tmp_path / "b", progress={"updates": 9.0, "steps": 90.0}))
+    assert TrainedPolicy(counted, "").version == 9
     assert TrainedPolicy(load_policy(save_loud(tmp_path / "c", "ppo")), "").experts == ()
 
 
