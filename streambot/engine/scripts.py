@@ -7,6 +7,7 @@ never ask for what the rules would certainly reject, so their rejections mean so
 from __future__ import annotations
 
 from enum import IntEnum
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,11 @@ class Script(IntEnum):
     RANDOM = 2
     SMA_CROSS = 3
     BUY_HOLD = 4
+
+
+def symbol_key(symbol: str) -> int:
+    """64 bits that stand for a symbol in keyed randomness, whatever its number in the run."""
+    return int.from_bytes(blake2b(symbol.encode(), digest_size=8).digest(), "little")
 
 
 _NONE, _RANDOM, _SMA, _BUY_HOLD = (

@@ -6,12 +6,14 @@ from operator import index
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from streambot.domain.errors import ConfigError, DataError
 from streambot.domain.replay_settings import parse_moment
 
 if TYPE_CHECKING:
     from streambot.data.segments import Segments
+    from streambot.domain.replay_settings import Moment
     from streambot.env.config import EnvConfig
 
 _NEVER = 1 << 62
@@ -65,11 +67,7 @@ class Starts:
         need = config.episode_bars or 1
         for n, instrument in enumerate(segments.head.instruments):
             closes = segments.bars_of(n)["close_ts"]
-            low, high = 0, len(closes)
-            if config.start is not None:
-                low = int(np.searchsorted(closes, config.start.start_ns(instrument.timezone)))
-            if config.end is not None:
-                high = int(np.searchsorted(closes, config.end.end_ns(instrument.timezone), "right"))
+            low, high = rows_between(closes, config.start, config.end, instrument.timezone)
             lowest.append(low)
             begin = max(low, config.lookback)
             starts = high - need - begin  # the first step ends at the bar behind the first
@@ -154,6 +152,24 @@ class Starts:
                 hint=f"there are {', '.join(i.symbol for i in instruments[:8])}",
             )
         return n
+
+
+def rows_between(
+    closes: npt.NDArray[np.int64], start: Moment | None, end: Moment | None, zone: str
+) -> tuple[int, int]:
+    """First bar of [start, end), by its close, and the one behind the last.
+
+    Args:
+        closes: of an instrument's bars, UTC ns, int64 [n].
+        start, end: see `EnvConfig`; None: all there are.
+        zone: of the instrument.
+    """
+    low, high = 0, len(closes)
+    if start is not None:
+        low = int(np.searchsorted(closes, start.start_ns(zone)))
+    if end is not None:
+        high = int(np.searchsorted(closes, end.end_ns(zone), "right"))
+    return low, high
 
 
 def whole(name: str, value: object) -> int:

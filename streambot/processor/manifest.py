@@ -108,8 +108,3 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     def members(self, partition: int) -> list[int]:
         """Numbers of the instruments of a partition, increasing."""
         return [n for n, p in enumerate(self.partition_of) if p == partition]
-
-
-def symbol_key(symbol: str) -> int:
-    """64 bits that stand for a symbol in keyed randomness, whatever its number in the run."""
-    return int.from_bytes(blake2b(symbol.encode(), digest_size=8).digest(), "little")

@@ -24,7 +24,7 @@ from streambot.engine.decode import encode_orders
 from streambot.engine.drive import NO_VIEWS, advance_ticks, make_log
 from streambot.engine.kernel import settle_expired
 from streambot.engine.ordering import SlotContext, empty_calendar, take_given
-from streambot.engine.scripts import Script
+from streambot.engine.scripts import Script, symbol_key
 from streambot.engine.slot_agents import SlotBrief, strategy_of
 from streambot.engine.slots import (
     ACT_HOLD,
@@ -50,7 +50,6 @@ from streambot.processor.core_state import (
     recent_closes,
     unpack_rows,
 )
-from streambot.processor.manifest import RunManifest, symbol_key
 from streambot.processor.step_lines import StepLines
 from streambot.processor.tally import SlotStatus, SlotTally
 from streambot.streams.rows import rows_by_slot
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
 
     from streambot.processor.agents import StrategyFactory
     from streambot.processor.journal import EventDigest
+    from streambot.processor.manifest import RunManifest
     from streambot.processor.step_output import StepOutput
     from streambot.streams.frame import Frame
 
