@@ -39,6 +39,10 @@ COMMANDS = {
     "meta-train": Entry(
         "streambot.cli.meta_train", "Train a policy that adapts to a market in a few steps (MAML)."
     ),
+    "evaluate": Entry(
+        "streambot.cli.evaluate",
+        "Judge a trained policy on data, beside controls, and how sure that is.",
+    ),
     "broker": Entry("streambot.cli.broker", "Start a broker that stays, stop it, see how it is."),
     "topics": Entry(
         "streambot.cli.topics",
