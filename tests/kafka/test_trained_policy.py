@@ -19,8 +19,6 @@ from tests.kafka.places import Kafka, until
 from tests.kafka.test_actor import answers, digest, values
 from tests.trained import EXPERTS, save_loud
 
-torch = pytest.importorskip("torch")
-
 pytestmark = [pytest.mark.kafka, pytest.mark.train]
 ENV = {
     "max_quantity": 3, "window": 6, "lookback": 20, "warmup": 20, "regime_windows": [16, 32],

@@ -17,8 +17,6 @@ from streambot.processor.snapshot import load_snapshot
 from tests.integration.cli.conftest import ROOT, Ended, Run, Start, end, wait_for
 from tests.trained import EXPERTS, save_loud
 
-torch = pytest.importorskip("torch")
-
 pytestmark = [pytest.mark.integration, pytest.mark.train]
 FAST = ("simulate", "--speed", "max", "--json", "-q")
 INSIDE = ("--broker", "in-process")
@@ -106,7 +104,7 @@ def test_tail_shows_which_experts_gave_an_order(here: Run, policy: Path) -> None
 def test_stopped_killed_and_resumed_it_goes_on_with_the_same_orders(
     start: Start, run: Run, policy: Path, inside: dict[str, Any], tmp_path: Path
 ) -> None:
-    process = start("simulate", "--speed", "3000x", "--policy", "best", "--run", "r")
+    process = start("simulate", "--speed", "6000x", "--policy", "best", "--run", "r")
     wait_for(process, "about")
     wait_for_orders(process, tmp_path / "runs" / "r", 20)
     process.send_signal(signal.SIGINT)
@@ -115,7 +113,7 @@ def test_stopped_killed_and_resumed_it_goes_on_with_the_same_orders(
     assert snapshot is not None
     assert snapshot.core is not None  # it goes on from there, not from the first frame
     before = len(orders_of(tmp_path / "runs" / "r"))
-    process = start("simulate", "--resume", "r", "--speed", "3000x")
+    process = start("simulate", "--resume", "r", "--speed", "6000x")
     wait_for(process, "about")
     wait_for_orders(process, tmp_path / "runs" / "r", before + 20)
     process.kill()
