@@ -275,8 +275,8 @@ def _trained_data(policy: LoadedPolicy) -> dict[str, Any]:
 app = single(
     evaluate,
     examples=(
-        "streambot evaluate runs/mine/checkpoint --data bars.parquet",
-        "streambot evaluate CHECKPOINT --data bars.parquet --from 2020-01-01 --by-instrument",
-        "streambot evaluate CHECKPOINT --data bars.parquet --adapt 3 --trials 20 --json",
+        "streambot evaluate policies/moe-1",
+        "streambot evaluate policies/moe-1 --data bars.parquet --from 2020-01-01 --by-instrument",
+        "streambot evaluate policies/moe-1 --data bars.parquet --adapt 3 --trials 20 --json",
     ),
 )
