@@ -73,10 +73,7 @@ def rates_of(policy: LoadedPolicy) -> Parameters | None:
 
 def scale_of(policy: LoadedPolicy) -> RewardScale:
     """The rewards' scale as training left it: the critic values in its units."""
-    count, mean, squares = (
-        policy.head.progress.get(f"returns_{name}", 0.0) for name in ("seen", "mean", "squares")
-    )
-    return RewardScale(policy.agent.config.learn.gamma, (count, mean, squares))
+    return RewardScale.of_progress(policy.agent.config.learn.gamma, policy.head.progress)
 
 
 def adapt(

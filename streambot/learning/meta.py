@@ -198,7 +198,7 @@ class MetaLearner:
         config = self.config
         return adaptation_curve(
             self.agent, held_out, config.curve_tasks, self.rates, steps=config.curve_steps,
-            seed=config.seed, arena=arena,
+            seed=config.seed, arena=arena, scale=self._scale,
         )  # fmt: skip
 
     def state(self) -> dict[str, Tensor]:
@@ -284,6 +284,7 @@ def adaptation_curve(
     steps: int,
     seed: int,
     arena: Arena | None = None,
+    scale: RewardScale | None = None,
 ) -> np.ndarray:
     """Mean reward of a step on the queries of tasks after 0, 1, ..., `steps` steps on their supports.
 
@@ -297,6 +298,7 @@ def adaptation_curve(
         steps: most gradient steps.
         seed: of tasks and actions.
         arena: of `pool` and `count`, where there is one already.
+        scale: of the rewards that the critic values; it stays as it is.
 
     Returns:
         [steps + 1, count].
@@ -306,7 +308,7 @@ def adaptation_curve(
     tasks: Sequence[Task] = pool.draw(count, draws)
     accounts = pool.tasks.accounts
     before = arena.play(tasks, agent.select_action, draws, query=False, device=agent.device)
-    support = task_batch(agent, before, accounts)
+    support = task_batch(agent, before, accounts, None if scale is None else scale.copy())
     rewards = np.empty((steps + 1, count))
     for k in range(steps + 1):
         after = adapted_all(agent, support, k, rates)

@@ -7,13 +7,16 @@ which policy is better: rewards are divided, not shifted. What is reported is ne
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
+_COUNTERS = ("returns_seen", "returns_mean", "returns_squares")
 MOST = 10.0
 """A scaled reward is cut off here: a penalty far beyond everything else teaches its sign, not its size."""
 
@@ -29,6 +32,21 @@ class RewardScale:
     def __init__(self, gamma: float, moments: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> None:
         self._gamma = gamma
         self.moments = moments
+
+    @classmethod
+    def of_progress(cls, gamma: float, progress: Mapping[str, float]) -> Self:
+        """The scale that a training has reached, from the counters in its checkpoint."""
+        count, mean, squares = (progress.get(name, 0.0) for name in _COUNTERS)
+        return cls(gamma, (count, mean, squares))
+
+    @property
+    def progress(self) -> dict[str, float]:
+        """Counters for a checkpoint."""
+        return dict(zip(_COUNTERS, self.moments, strict=True))
+
+    def copy(self) -> Self:
+        """Another one that has seen the same."""
+        return type(self)(self._gamma, self.moments)
 
     @property
     def factor(self) -> float:

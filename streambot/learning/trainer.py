@@ -125,14 +125,7 @@ class Trainer:
         progress = {} if resume is None else resume.head.progress
         self._begun = {} if resume is None else resume.head.about
         self.done, self.steps = int(progress.get("updates", 0)), int(progress.get("steps", 0))
-        self._scale = RewardScale(
-            agent.config.learn.gamma,
-            (
-                progress.get("returns_seen", 0.0),
-                progress.get("returns_mean", 0.0),
-                progress.get("returns_squares", 0.0),
-            ),
-        )
+        self._scale = RewardScale.of_progress(agent.config.learn.gamma, progress)
         self._names: tuple[str, ...] = () if resume is None else resume.head.names
 
     def train(self, env: VectorTradingEnv, config: TrainConfig) -> bool:
@@ -255,14 +248,10 @@ class Trainer:
         return True
 
     def _everything(self, state: Callable[[], dict[str, Tensor]]) -> _Everything:
-        count, mean, squares = self._scale.moments
         return _Everything(
             {name: value.clone() for name, value in self._agent.state().items()},
             state(),
-            {
-                "updates": self.done, "steps": self.steps, "returns_seen": count,
-                "returns_mean": mean, "returns_squares": squares,
-            },
+            {"updates": self.done, "steps": self.steps} | self._scale.progress,
             self._names,
         )  # fmt: skip
 
