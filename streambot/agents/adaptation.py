@@ -13,11 +13,14 @@ from torch import Tensor
 from torch.func import grad
 
 from streambot.agents.batch import AdaptConfig, Batch, check_batch
-from streambot.agents.losses import dice_loss
+from streambot.agents.losses import Reach, dice_loss, reach_of
 
 Parameters = dict[str, Tensor]
 LogProbs = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
-"""Log-probabilities [..., A] at parameters, observations [..., F] and mask [..., A]."""
+"""Log-probabilities [..., A] at parameters, observations [..., F] and mask [..., A].
+
+Where the parameters have an axis more, for tasks, so have the others: [K, ...].
+"""
 
 
 def taken(log_probs: Tensor, action: Tensor) -> Tensor:
@@ -28,9 +31,17 @@ def taken(log_probs: Tensor, action: Tensor) -> Tensor:
 def support_loss(
     policy: LogProbs, parameters: Mapping[str, Tensor], support: Batch, lam: float
 ) -> Tensor:
-    """What the inner loop minimises on a support set [N, T]."""
+    """What the inner loop minimises on a support set [N, T], or on each of several [K, N, T]."""
+    reach = reach_of(support.episode, lam, support.advantage.dtype)
+    return _support_loss(policy, parameters, support, reach)[0]
+
+
+def _support_loss(
+    policy: LogProbs, parameters: Mapping[str, Tensor], support: Batch, reach: Reach
+) -> tuple[Tensor, Tensor]:
+    """The loss, and the log-probabilities of the actions."""
     log_prob = taken(policy(parameters, support.obs, support.mask), support.action)
-    return dice_loss(log_prob, support.advantage, support.episode, lam, support.log_prob)
+    return dice_loss(log_prob, support.advantage, reach, support.log_prob), log_prob
 
 
 def adapted(
@@ -45,22 +56,54 @@ def adapted(
 
     Args:
         policy: of named parameters.
-        parameters: where the steps begin; unchanged.
-        support: what is adapted to, [N, T].
+        parameters: where the steps begin; unchanged. Of several tasks: [K, ...] each, see `for_each`.
+        support: what is adapted to, [N, T]; of several tasks [K, N, T], each to its own.
         steps: how many; 0 gives the parameters back.
         config: see `AdaptConfig`.
         rates: learnt rate of every parameter, as large as it or a scalar; None: `config.lr`.
     """
-    after = dict(parameters)
+    return descended(policy, parameters, support, steps, config, rates)[0]
+
+
+def descended(
+    policy: LogProbs,
+    parameters: Parameters,
+    support: Batch,
+    steps: int,
+    config: AdaptConfig,
+    rates: Mapping[str, Tensor] | None = None,
+) -> tuple[Parameters, Tensor | None]:
+    """As `adapted`, and what the first step has found on its way.
+
+    Returns:
+        The parameters, and log-probabilities of the support's actions before any step, as
+        differentiable; None: there was no step.
+    """
+    reach = reach_of(support.episode, config.lam, support.advantage.dtype)
+
+    def loss(parameters: Parameters) -> tuple[Tensor, Tensor]:
+        each, log_prob = _support_loss(policy, parameters, support, reach)
+        return (
+            each.sum(),
+            log_prob,
+        )  # of parameters that are a task's own, the slope of its own loss
+
+    after, before = dict(parameters), None
     for _ in range(steps):
-        slopes = grad(lambda q: support_loss(policy, q, support, config.lam))(after)
+        slopes, log_prob = grad(loss, has_aux=True)(after)
+        before = log_prob if before is None else before
         if config.first_order:
             slopes = {name: slope.detach() for name, slope in slopes.items()}
         after = {
             name: value - (config.lr if rates is None else rates[name]) * slopes[name]
             for name, value in after.items()
         }
-    return after
+    return after, before
+
+
+def for_each(parameters: Mapping[str, Tensor], tasks: int) -> Parameters:
+    """The same parameters for each of K tasks, [K, ...]: views."""
+    return {name: value.expand(tasks, *value.shape) for name, value in parameters.items()}
 
 
 def checked_support(support: Batch) -> Batch:

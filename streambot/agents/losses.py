@@ -61,14 +61,16 @@ def policy_loss(
     Args:
         log_probs: of all actions, now, [..., A].
         log_gate: [..., experts]; None without a gate.
-        batch: what was done, [...].
+        batch: what was done, [steps], [N, T], or that of K tasks, [K, N, T]: their mean.
         clip: epsilon of the surrogate.
         entropy, balance: weights of the bonuses.
     """
     log_prob = log_probs.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
     surrogate = ppo_loss(log_prob, batch.log_prob, batch.advantage, clip)
     spread = entropy_of(log_probs).mean()
-    gate = spread.new_zeros(()) if log_gate is None else gate_balance(log_gate)
+    gate = spread.new_zeros(())
+    if log_gate is not None:
+        gate = gate_balance(log_gate, tasks=max(0, batch.action.dim() - 2)).mean()
     return PolicyLoss(surrogate - entropy * spread - balance * gate, surrogate, spread, gate)
 
 
@@ -77,16 +79,54 @@ def value_loss(value: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (value - target).pow(2).mean()
 
 
-def gate_balance(log_gate: Tensor) -> Tensor:
+def gate_balance(log_gate: Tensor, *, tasks: int = 0) -> Tensor:
     """Entropy of the mean gate over all observations, nats: what load balancing makes large.
 
     It asks that all experts be used somewhere, not that each be used everywhere.
 
     Args:
         log_gate: [..., experts].
+        tasks: axes in front that are kept apart: of each, its own mean.
     """
-    usage = log_gate.exp().flatten(0, -2).mean(0)
-    return -(usage * (usage + 1e-12).log()).sum()
+    usage = log_gate.exp().flatten(tasks, -2).mean(tasks)
+    return -(usage * (usage + 1e-12).log()).sum(-1)
+
+
+class Reach(NamedTuple):
+    """What the steps before a step weigh in its sum, see `dice_loss`.
+
+    Attributes:
+        powers: λ^(t - s) of step s in the sum of step t, [T, T]; 0 where s is later.
+        last: the last step of the episode before, [..., T]; 0 where there is none.
+        left: what the sum of that step weighs in step t, [..., T]; 0 where there is none.
+    """
+
+    powers: Tensor
+    last: Tensor
+    left: Tensor
+
+
+def reach_of(episode: Tensor, lam: float, dtype: torch.dtype) -> Reach:
+    """The weights for episodes [..., T], whole numbers that are equal within one.
+
+    Args:
+        lam: λ, 0 to 1.
+        dtype: of the weights.
+    """
+    at = torch.arange(episode.shape[-1], device=episode.device)
+    back = at.unsqueeze(-1) - at
+    of_lam = torch.full((), lam, dtype=dtype, device=episode.device)
+    powers = torch.where(back >= 0, of_lam ** back.clamp(min=0), 0.0)
+    begins = episode.diff(prepend=episode[..., :1]) != 0
+    first = torch.where(begins, at, 0).cummax(-1).values
+    left = torch.where(first > 0, of_lam ** (at - first + 1), 0.0)
+    return Reach(powers, (first - 1).clamp(min=0), left)
+
+
+def _sums(log_prob: Tensor, reach: Reach) -> Tensor:
+    """w_t, [..., T]: the sum over all steps before, less what of it is another episode's."""
+    over_all = log_prob @ reach.powers.mT
+    return over_all - reach.left * over_all.gather(-1, reach.last)
 
 
 def _of_itself(x: Tensor) -> Tensor:
@@ -97,8 +137,7 @@ def _of_itself(x: Tensor) -> Tensor:
 def dice_loss(
     log_prob: Tensor,
     advantage: Tensor,
-    episode: Tensor,
-    lam: float,
+    reach: Reach,
     behaviour: Tensor | None = None,
 ) -> Tensor:
     """Loaded DiCE, Farquhar et al. 2019: a surrogate whose second derivatives are right too.
@@ -110,23 +149,17 @@ def dice_loss(
     is neither: it gives a first-order answer at the cost of a second-order one.
 
     Args:
-        log_prob: of the actions taken, [N, T], in order of time.
-        advantage: [N, T].
-        episode: whole numbers [N, T], equal within an episode: what was done before does not reach
-            into the next one.
-        lam: λ, 0 to 1.
-        behaviour: log-probabilities of when the actions were taken, [N, T]; advantages are weighted
-            by the ratio, held fixed and cut at 2. None: they are taken now.
+        log_prob: of the actions taken, [..., N, T], in order of time.
+        advantage: [..., N, T].
+        reach: of the episodes and of λ: what was done before does not reach into the next one.
+        behaviour: log-probabilities of when the actions were taken, [..., N, T]; advantages are
+            weighted by the ratio, held fixed and cut at 2. None: they are taken now.
+
+    Returns:
+        Mean over the steps, [...].
     """
-    steps = log_prob.shape[-1]
-    at = torch.arange(steps, device=log_prob.device)
-    back = at.unsqueeze(-1) - at
-    reach = torch.where(
-        back >= 0, torch.full_like(back, lam, dtype=log_prob.dtype) ** back.clamp(min=0), 0.0
-    )
-    same = (episode.unsqueeze(-1) == episode.unsqueeze(-2)).to(log_prob.dtype)
-    w_t = ((reach * same) @ log_prob.unsqueeze(-1)).squeeze(-1)
+    w_t = _sums(log_prob, reach)
     v_t = w_t - log_prob
     if behaviour is not None:
         advantage = advantage * (log_prob.detach() - behaviour).exp().clamp(max=2.0)
-    return -((_of_itself(w_t) - _of_itself(v_t)) * advantage).mean()
+    return -((_of_itself(w_t) - _of_itself(v_t)) * advantage).mean((-2, -1))

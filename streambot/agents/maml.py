@@ -4,8 +4,8 @@
     L(theta) = mean_i PPO(theta_i, query_i)         the same loss function as `learn`
 
 MAML (Finn et al. 2017) with ProMP's surrogates (Rothfuss et al. 2019): second derivatives flow
-through Loaded DiCE. Query data must come from the adapted policies. Tasks go through `vmap`, so a
-batch of them is one computation.
+through Loaded DiCE. Query data must come from the adapted policies. Tasks are an axis of the
+parameters, so a batch of them is one computation.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor
-from torch.func import grad_and_value, vmap
 
-from streambot.agents.adaptation import LogProbs, Parameters, adapted, taken
+from streambot.agents.adaptation import LogProbs, Parameters, descended, for_each, taken
 from streambot.agents.batch import AdaptConfig, Batch, NonNegative, Positive, check_batch
 from streambot.agents.losses import ppo_loss
 from streambot.domain.errors import DataError
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 
 OuterLoss = Callable[[Parameters, Batch], Tensor]
-"""Of adapted parameters, and a query set [N, T]."""
+"""Of adapted parameters, and a query set [N, T]; of several tasks [K, ...] and [K, N, T], their mean."""
 
 
 class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,15 +90,27 @@ def task_loss(
     adapt: AdaptConfig,
     outer: OuterLoss | None = None,
 ) -> Tensor:
-    """What one task says of the parameters: the loss of its query set, after adaptation."""
-    after = adapted(policy, parameters, support, config.steps, adapt, rates)
+    """What tasks say of the parameters: the loss of their query sets, after adaptation.
+
+    Args:
+        policy: of named parameters.
+        parameters: the meta-parameters.
+        rates: inner rate of every parameter; none: that of `adapt`.
+        support, query: of one task, [N, T], or of several, [K, N, T], whose mean it is.
+        config, adapt: see there.
+        outer: see `meta_gradient`.
+    """
+    if support.action.dim() > 2:
+        parameters = for_each(parameters, len(support.action))
+    after, before = descended(policy, parameters, support, config.steps, adapt, rates or None)
     if outer is None:
         log_prob = taken(policy(after, query.obs, query.mask), query.action)
         loss = ppo_loss(log_prob, query.log_prob, query.advantage, config.clip)
     else:
         loss = outer(after, query)
     if config.kl > 0:
-        before = taken(policy(parameters, support.obs, support.mask), support.action)
+        if before is None:
+            before = taken(policy(parameters, support.obs, support.mask), support.action)
         loss = loss + config.kl * 0.5 * (before - support.log_prob).pow(2).mean()
     return loss
 
@@ -121,18 +132,20 @@ def meta_gradient(
     Args:
         policy: of named parameters.
         parameters: the meta-parameters.
-        rates: inner rate of every parameter.
+        rates: inner rate of every parameter; none: that of `adapt`, and no slopes of rates.
         supports, queries: [K, N, T, ...], see `stacked`.
         outer: loss of a query set at adapted parameters, see `PPOAgent.outer_loss`; None: the
             surrogate of PPO alone.
     """
+    of, of_rates = _leaves(parameters), _leaves(rates)
+    loss = task_loss(policy, of, of_rates, supports, queries, config, adapt, outer)
+    slopes = torch.autograd.grad(loss, [*of.values(), *of_rates.values()], materialize_grads=True)
+    return MetaGradient(
+        dict(zip(of, slopes, strict=False)),
+        dict(zip(of_rates, slopes[len(of) :], strict=True)),
+        loss.detach(),
+    )
 
-    def mean_loss(of: tuple[Parameters, Parameters]) -> Tensor:
-        def one(support: Batch, query: Batch) -> Tensor:
-            return task_loss(policy, of[0], of[1], support, query, config, adapt, outer)
 
-        losses: Tensor = vmap(one)(supports, queries)
-        return losses.mean()
-
-    (slopes, slopes_of_rates), loss = grad_and_value(mean_loss)((parameters, rates))
-    return MetaGradient(slopes, slopes_of_rates, loss)
+def _leaves(values: Mapping[str, Tensor]) -> Parameters:
+    return {name: value.detach().requires_grad_() for name, value in values.items()}

@@ -94,7 +94,7 @@ class PPOAgent:
     def _make_network(self) -> nn.Module:
         config = self.config
         return PolicyNetwork(
-            config.features, config.actions, hidden=config.hidden, seed=config.seed * 1_000 + 1
+            config.features, config.actions, hidden=config.hidden, seeds=config.seed * 1_000 + 1
         )
 
     @property

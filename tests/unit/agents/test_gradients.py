@@ -11,10 +11,11 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
 
+from streambot.agents import losses  # noqa: E402
 from streambot.agents.adaptation import Parameters, adapted, as_parameters, support_loss  # noqa: E402
 from streambot.agents.advantages import gae  # noqa: E402
 from streambot.agents.batch import AdaptConfig, Batch  # noqa: E402
-from streambot.agents.losses import dice_loss, gate_balance, ppo_loss  # noqa: E402
+from streambot.agents.losses import dice_loss, gate_balance, ppo_loss, reach_of  # noqa: E402
 from streambot.agents.maml import MetaConfig, meta_gradient, stacked, task_loss  # noqa: E402
 from streambot.agents.moe import MoEAgent  # noqa: E402
 from streambot.agents.networks import mix  # noqa: E402
@@ -165,7 +166,13 @@ def test_many_tasks_at_once_are_the_mean_of_one_after_the_other() -> None:
     queries = [batch(made, SEED + 10 + k) for k in range(4)]
     config = MetaConfig(steps=2)
     whole = meta_gradient(
-        made.policy, parameters, rates, stacked(supports), stacked(queries), config, made.config.adapt
+        made.policy,
+        parameters,
+        rates,
+        stacked(supports),
+        stacked(queries),
+        config,
+        made.config.adapt,
     )
     each = [
         meta_gradient(
@@ -193,11 +200,10 @@ def test_an_expert_that_nobody_asks_has_a_gradient_of_zero() -> None:
         made.policy, parameters, rates, stacked([support]), stacked([query]), MetaConfig(steps=1),
         made.config.adapt,
     )  # fmt: skip
-    dead = [slope for name, slope in found.parameters.items() if name.startswith("experts.2.")]
-    alive = [slope for name, slope in found.parameters.items() if name.startswith("experts.0.")]
-    assert dead
-    assert all(float(slope.abs().max()) == 0.0 for slope in dead)
-    assert any(float(slope.abs().max()) > 0.0 for slope in alive)
+    slopes = [slope for name, slope in found.parameters.items() if name.startswith("experts.")]
+    assert slopes
+    assert all(float(slope[2].abs().max()) == 0.0 for slope in slopes)
+    assert any(float(slope[0].abs().max()) > 0.0 for slope in slopes)
     # Single precision, as agents learn: `learn` must neither fail nor move it.
     small = MoEAgent(made.config)
     small.network.load_state_dict({k: v.float() for k, v in made.network.state_dict().items()})
@@ -205,8 +211,9 @@ def test_an_expert_that_nobody_asks_has_a_gradient_of_zero() -> None:
     some = batch(made, 3)
     small.learn(Batch(*(p.float() if p.dtype == torch.float64 else p for p in some)))
     after = as_parameters(small.network)
-    assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("experts.2."))
-    assert not all(torch.equal(before[k], after[k]) for k in before if k.startswith("experts.0."))
+    of_experts = [name for name in before if name.startswith("experts.")]
+    assert all(torch.equal(before[k][2], after[k][2]) for k in of_experts)
+    assert not all(torch.equal(before[k][0], after[k][0]) for k in of_experts)
 
 
 def test_adapting_leaves_the_original_alone_and_can_be_differentiated_through() -> None:
@@ -251,7 +258,8 @@ def test_dice_sums_what_was_done_before_within_an_episode() -> None:
         return float(torch.autograd.grad(slope, x)[0])
 
     for lam in (0.0, 0.5, 1.0):
-        ours = second(lambda x, lam=lam: dice_loss((x * weight).sin(), advantage, episode, lam))
+        reach = reach_of(episode, lam, torch.float64)
+        ours = second(lambda x, reach=reach: dice_loss((x * weight).sin(), advantage, reach))
 
         def slow(x: Tensor, lam: float = lam) -> Tensor:
             log_prob = (x * weight).sin()
@@ -261,6 +269,38 @@ def test_dice_sums_what_was_done_before_within_an_episode() -> None:
             return -(deps * advantage).mean()
 
         assert ours == pytest.approx(second(slow), rel=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 40])
+@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
+def test_what_reaches_a_step_is_what_was_done_before_it_in_its_episode(
+    steps: int, lam: float
+) -> None:
+    """The slope of every w_t in every log-probability: λ^(t - s) within an episode, else nothing."""
+    episode = torch.from_numpy(np.random.default_rng(SEED).integers(0, 2, (4, steps)).cumsum(1))
+    log_prob = torch.zeros(4, steps, dtype=torch.float64)
+    ours = torch.autograd.functional.jacobian(
+        lambda x: losses._sums(x, reach_of(episode, lam, torch.float64)), log_prob
+    )
+    theirs = torch.autograd.functional.jacobian(lambda x: sums_back(x, episode, lam), log_prob)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_without_learnt_rates_the_one_of_the_settings_holds() -> None:
+    """No rates are the same as all of them at the rate of the settings, and have no slopes."""
+    made = agent()
+    parameters = as_parameters(made.network)
+    rates = {k: torch.tensor(made.config.adapt.lr, dtype=torch.float64) for k in parameters}
+    sets = stacked([batch(made, 11), batch(made, 12)]), stacked([batch(made, 13), batch(made, 14)])
+    config = MetaConfig(steps=2)
+    without, with_rates = (
+        meta_gradient(made.policy, parameters, some, *sets, config, made.config.adapt)
+        for some in ({}, rates)
+    )
+    assert without.rates == {}
+    assert with_rates.rates.keys() == rates.keys()
+    for name, slope in without.parameters.items():
+        torch.testing.assert_close(slope, with_rates.parameters[name], rtol=1e-12, atol=1e-14)
 
 
 def test_generalised_advantages_are_those_of_the_sum_over_the_future() -> None:
@@ -305,7 +345,7 @@ def test_a_mixture_is_a_distribution_and_keeps_the_mask() -> None:
         mask[:, 0] = True
         logits = 5 * torch.randn(50, 4, ACTIONS, generator=generator)
         experts = logits.masked_fill(~mask.unsqueeze(1), -1e9).log_softmax(-1)
-        said = mix(log_gate, experts).log_probs.exp()
+        said = mix(log_gate.mT, experts.movedim(0, -1)).mT.exp()
         torch.testing.assert_close(said.sum(-1), torch.ones(50))
         assert float(said[~mask].max()) == 0.0
         average = (log_gate.exp().unsqueeze(-1) * experts.exp()).sum(1)
