@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from streambot.learning.scaling import RewardScale
 
+    Acts = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
 
 class Experience:
     """Columns of T steps of N environments.

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from streambot.agents.ppo import PPOAgent
-    from streambot.learning.experience import Experience
+    from streambot.learning.experience import Acts, Experience
     from streambot.learning.scaling import RewardScale
-    from streambot.learning.tasks import Acts, Task, TaskPool
+    from streambot.learning.tasks import Task, TaskPool
 
 Count = Annotated[int, Meta(ge=1, le=2**31)]
 _TRAIN, _CURVE = 2, 3

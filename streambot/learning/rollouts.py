@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from streambot.agents.ppo import PPOAgent
     from streambot.env.vector_env import VectorTradingEnv
+    from streambot.learning.experience import Acts
     from streambot.learning.scaling import RewardScale
 
 
@@ -101,6 +102,21 @@ class Rollouts:
         Args:
             agent: whose policy acts; its critic values what was reached.
         """
+        kept, returns = self.play(agent.select_action, agent.device)
+        batch = kept.batch(agent.values, agent.config.learn, agent.device, self._scale)
+        return Collected(batch, float(kept.reward.mean()), returns, kept.reward.size)
+
+    def play(self, act: Acts, device: torch.device) -> tuple[Experience, tuple[float, ...]]:
+        """One rollout, as it was.
+
+        Args:
+            act: actions and their log-probabilities [N], of observations [N, F], masks [N, A] and
+                numbers in [0, 1) that draw them [N].
+            device: where observations are looked at.
+
+        Returns:
+            The steps [T, N], and the total reward of every episode that ended.
+        """
         env, count, steps = self._env, self._env.num_envs, self._steps
         kept = Experience(steps, count, self._obs.shape[1], self._mask.shape[1])
         returns: list[float] = []
@@ -108,11 +124,10 @@ class Rollouts:
         self._count += 1
         for t in range(steps):
             kept.obs[t], kept.mask[t], kept.episode[t] = self._obs, self._mask, self._episode
-            uniform = torch.from_numpy(draws.random(count, np.float32))
-            chosen, log = agent.select_action(
-                torch.from_numpy(kept.obs[t]).to(agent.device),
-                torch.from_numpy(kept.mask[t]).to(agent.device),
-                uniform.to(agent.device),
+            chosen, log = act(
+                torch.from_numpy(kept.obs[t]).to(device),
+                torch.from_numpy(kept.mask[t]).to(device),
+                torch.from_numpy(draws.random(count, np.float32)).to(device),
             )
             kept.action[t], kept.log_prob[t] = chosen.cpu().numpy(), log.cpu().numpy()
             self._obs, kept.reward[t], terminated, truncated, infos = env.step(kept.action[t])
@@ -125,5 +140,4 @@ class Rollouts:
                 returns.append(float(self._totals[i]))
             self._totals[over] = 0.0
             self._episode = self._episode + count * over
-        batch = kept.batch(agent.values, agent.config.learn, agent.device, self._scale)
-        return Collected(batch, float(kept.reward.mean()), tuple(returns), steps * count)
+        return kept, tuple(returns)

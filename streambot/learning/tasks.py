@@ -22,15 +22,12 @@ from streambot.env.vector_env import VectorTradingEnv
 from streambot.learning.experience import Experience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
-
-    from torch import Tensor
 
     from streambot.env.config import EnvConfig
     from streambot.env.sources import Source
-
-    Acts = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    from streambot.learning.experience import Acts
 
 Bars = Annotated[int, Meta(ge=1, le=2**31)]
 
