@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 HOW = "How it is judged"
 _RANGE = ("start", "end", "episode_bars")
 _DEVICES = ("auto", "cpu", "cuda", "xla")
-_EXTRA = frozenset({"torch", "safetensors"})
 
 
 def evaluate(
@@ -194,16 +193,11 @@ def _loaded(checkpoint: str, device: str) -> LoadedPolicy:
         raise UsageError(
             f"there is no device `{device}`", where="--device", hint=f"one of {', '.join(_DEVICES)}"
         )
-    try:
+    from streambot.wiring.extras import needs_train
+
+    with needs_train("a trained policy"):
         from streambot.agents.devices import resolve_device
         from streambot.learning.policy import load_policy
-    except ModuleNotFoundError as missing:
-        if (missing.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        raise ConfigError(
-            f"a trained policy needs the extra `train`: {missing.name} is not installed",
-            hint="pip install 'streambot[train]'",
-        ) from missing
     folder = Path(checkpoint).expanduser()
     folder = folder.parent if folder.name == "checkpoint.json" else folder
     found = resolve_device(device)

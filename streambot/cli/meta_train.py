@@ -114,7 +114,10 @@ def meta_train(
     what was learnt; --resume goes on exactly from there. Exit codes: 2 usage, 3 configuration, 4 data or
     a training that has diverged, 130 interrupted.
     """
-    from streambot.learning.meta import MetaTrainConfig
+    from streambot.wiring.extras import needs_train
+
+    with needs_train("training"):
+        from streambot.learning.meta import MetaTrainConfig
     from streambot.wiring.training import TrainingRequest, task_pools, training_settings
 
     given = said(

@@ -77,7 +77,10 @@ def train(
     on exactly from there. TensorBoard: tensorboard --logdir policies. Exit codes: 2 usage, 3
     configuration, 4 data or a training that has diverged, 130 interrupted.
     """
-    from streambot.learning.trainer import TrainConfig
+    from streambot.wiring.extras import needs_train
+
+    with needs_train("training"):
+        from streambot.learning.trainer import TrainConfig
     from streambot.wiring.training import TrainingRequest, training_envs, training_settings
 
     given = said(

@@ -13,6 +13,7 @@ from streambot.domain.errors import ConfigError
 from streambot.engine.slot_agents import SlotAgents
 from streambot.processor.agents import SCRIPTS, load_agent
 from streambot.processor.playback import RECORDED
+from streambot.wiring.extras import needs_train
 
 if TYPE_CHECKING:
     from streambot.domain.config import SimulationConfig
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from streambot.processor.manifest import PolicySettings
 
 HEAD = "checkpoint.json"
-_EXTRA = frozenset({"torch", "safetensors"})
 
 
 def checkpoint_at(spec: str, folder: Path) -> Path | None:
@@ -101,16 +101,8 @@ def _trained(place: Path) -> SlotTraders:
             "there is no such folder", where=str(place),
             hint="--policy CHECKPOINT: the folder of a trained policy",
         )  # fmt: skip
-    try:
+    with needs_train("a trained policy", where=str(place)):
         from streambot.learning.acting import load_traders
-    except ModuleNotFoundError as missing:
-        if (missing.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        raise ConfigError(
-            f"a trained policy needs the extra `train`: {missing.name} is not installed",
-            where=str(place),
-            hint="pip install 'streambot[train]'",
-        ) from missing
     return load_traders(place)
 
 
