@@ -36,12 +36,14 @@ class WeightsHead(msgspec.Struct, frozen=True, kw_only=True):
         policy: name of the policy.
         sequence: updates behind them; grows with every record of a policy.
         head: what a checkpoint with these weights would say of itself; its digest is of the body.
+        wanted: steps that each actor is asked for under these weights; then it waits for newer ones.
     """
 
     training: Annotated[str, Meta(min_length=1, max_length=128)]
     policy: Annotated[str, Meta(min_length=1, max_length=128)]
     sequence: _Count
     head: Head
+    wanted: _Count = 0
 
 
 class Weights(NamedTuple):
@@ -101,13 +103,14 @@ def encode_weights(
     training: str,
     policy: str,
     sequence: int,
+    wanted: int = 0,
     **head: Any,  # noqa: ANN401
 ) -> bytes:
     """The weights of an agent as bytes.
 
     Args:
         agent: whose.
-        training, policy, sequence: see `WeightsHead`.
+        training, policy, sequence, wanted: see `WeightsHead`.
         head: further fields of `agents.checkpoint.Head`: `env`, `names`, `about`, `progress`.
 
     Raises:
@@ -121,7 +124,9 @@ def encode_weights(
         format=1, kind=agent.kind, agent=agent.config, weights="record",
         digest=_digest(body), **head,
     )  # fmt: skip
-    whose = WeightsHead(training=training, policy=policy, sequence=sequence, head=said)
+    whose = WeightsHead(
+        training=training, policy=policy, sequence=sequence, head=said, wanted=wanted
+    )
     return _ENVELOPE.seal(whose, body)
 
 
