@@ -1,0 +1,98 @@
+"""Actors and a learner over any log, and what everybody told: for tests of the two together."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from streambot.agents.batch import LearnConfig
+from streambot.agents.moe import MoEAgent
+from streambot.agents.ppo import PPOAgent
+from streambot.learning.actor import Acted, ActorPlace, act
+from streambot.learning.learner.service import Learner, LearnerConfig, LearnerPlace, Learnt
+from streambot.learning.policy import agent_config, load_policy
+from streambot.learning.trainer import Kept
+from streambot.streams.ports import Log, StreamSpec
+from tests.conftest import SEED
+from tests.unit.learning.test_rollouts import N, envs
+
+STEPS = 16
+BATCH = 2 * N * STEPS
+ENV = {
+    "capital": 600, "max_quantity": 5, "warmup": 0, "episode_bars": 17, "drawdown_limit_bp": 40,
+}  # fmt: skip
+CONFIG = LearnerConfig(batch=BATCH, updates=6, checkpoint_every=2, silence_s=30)
+
+
+def new_agent() -> MoEAgent:
+    learn = LearnConfig(minibatch=64, epochs=2)
+    return MoEAgent(agent_config(envs().config, hidden=(16,), seed=2, learn=learn))
+
+
+class Rig:
+    """A log with the streams of a training, threads, and what everybody told."""
+
+    def __init__(self, log: Log, prefix: str, folder: Path) -> None:
+        self.log, self.folder = log, folder
+        self.experience, self.policy = f"{prefix}.experience", f"{prefix}.policy"
+        self.threads = ThreadPoolExecutor(4)
+        self.learnt: list[Learnt] = []
+        self.acted: dict[int, list[Acted]] = {}
+        self.over = False
+        self._more = asyncio.Event()
+
+    def told(self, learnt: Learnt) -> None:
+        self.learnt.append(learnt)
+        self._more.set()
+
+    async def seen(self, updates: int) -> None:
+        """Wait until so many updates were told."""
+        while len(self.learnt) < updates:
+            self._more.clear()
+            await self._more.wait()
+
+    async def begin(self) -> None:
+        await self.log.create([StreamSpec(name=self.experience), StreamSpec(name=self.policy)])
+
+    async def actor(self, number: int, incarnation: int = 0) -> None:
+        place = ActorPlace(
+            "t", self.experience, self.policy, "main", f"a{number}", number, incarnation
+        )
+        await act(
+            self.log, place, lambda _: envs(), steps=STEPS, seed=SEED, executor=self.threads,
+            now_ms=lambda: 0, stopping=lambda: self.over,
+            tell=self.acted.setdefault(number, []).append,
+        )  # fmt: skip
+
+    def learner(self, *, resume: bool = False, config: LearnerConfig = CONFIG) -> Learner:
+        from streambot.learning.learner.algorithm import stream_ppo
+
+        found = load_policy(self.folder) if resume else None
+        agent: PPOAgent = new_agent() if found is None else found.agent
+        return Learner(
+            self.log, LearnerPlace("t", self.experience, 1, self.policy, "main"), agent,
+            stream_ppo(agent, batch=config.batch), config, Kept(self.folder, ENV, {}),
+            executor=self.threads, now_ms=lambda: 0, tell=self.told, resume=found,
+        )  # fmt: skip
+
+
+def taken_down(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def put_back(folder: Path, kept: dict[str, bytes]) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    for name, content in kept.items():
+        (folder / name).write_bytes(content)
+
+
+async def trained(rig: Rig, *, actors: int = 2) -> None:
+    """One learner and some actors, until all updates are made."""
+    await rig.begin()
+    learner = rig.learner()
+    others = [asyncio.create_task(rig.actor(k)) for k in range(actors)]
+    assert await learner.run()
+    rig.over = True
+    await asyncio.gather(*others)
