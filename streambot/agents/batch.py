@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
     def rows(self, index: Tensor) -> Batch:
         """Some steps of a flat batch."""
-        return Batch(*(part[index] for part in self))
+        return Batch(*(part.index_select(0, index) for part in self))
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
+import sys
 from typing import NamedTuple
 
 import torch
 
 from streambot.domain.errors import ConfigError
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES, _PIECE_BYTES = 256 << 20, 32 << 20
 CHOICES = ("auto", "cuda", "xla", "cpu", "meta")
 
 
@@ -29,7 +33,8 @@ class Device(NamedTuple):
 def resolve_device(asked: str = "auto") -> Device:
     """The device that was asked for; `auto`: CUDA where there is one, then XLA, then the CPU.
 
-    CUDA turns on `cudnn.benchmark`; mixed precision is bfloat16, where the card computes in it.
+    CUDA turns on `cudnn.benchmark`; mixed precision is bfloat16, where the card computes in it. The
+    CPU lets the process keep memory that it has freed, see `keep_freed_memory`.
 
     Raises:
         ConfigError: no such device here, or no such word.
@@ -53,4 +58,20 @@ def resolve_device(asked: str = "auto") -> Device:
             f"there is no {asked} device here",
             hint="--device cpu, or auto, which takes what there is",
         )
+    keep_freed_memory()
     return Device(torch.device("cpu"), f"device: cpu, {torch.get_num_threads()} threads")
+
+
+def keep_freed_memory() -> None:
+    """Keep up to 256 MiB that this process has freed, for the tensors of the next step.
+
+    glibc hands a freed megabyte back to the system, which hands it out again page by page, zeroed:
+    a third of the time of a policy on 1,024 observations. Where the C library is another one,
+    nothing is changed.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _PIECE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

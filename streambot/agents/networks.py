@@ -40,7 +40,8 @@ class _Tanh(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return x.mul(2.0).sigmoid_().mul_(2.0).sub_(1.0)
+        y = x.add(x).sigmoid_()
+        return y.add_(y).sub_(1.0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401
@@ -62,7 +63,8 @@ class Tanh(nn.Module):
         if x.device.type != "cpu":
             return torch.tanh(x)
         if not torch.is_grad_enabled():
-            return x.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
+            x = x.add_(x).sigmoid_()
+            return x.add_(x).sub_(1.0)
         y: Tensor = _Tanh.apply(x)  # type: ignore[no-untyped-call]
         return y
 

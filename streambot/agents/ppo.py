@@ -20,7 +20,7 @@ from streambot.agents.batch import AdaptConfig, Batch, LearnConfig, Stats
 from streambot.agents.losses import policy_loss
 from streambot.agents.memory import memory_of, part_of, remember
 from streambot.agents.networks import PolicyNetwork, ValueNetwork, seeded
-from streambot.agents.updates import Said, ppo_update
+from streambot.agents.updates import Said, adam, ppo_update
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +88,7 @@ class PPOAgent:
         self.critic = ValueNetwork(
             config.features, hidden=config.hidden, seed=config.seed * 1_000 + 999
         ).to(self.device)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learn.lr, eps=1e-5)
+        self.optimizer = adam(self.parameters, config.learn.lr)
         self.generator = seeded(config.seed)
 
     def _make_network(self) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import isfinite
 from typing import NamedTuple
 
@@ -33,20 +33,48 @@ class Said(NamedTuple):
 Speaks = Callable[[Tensor, Tensor], Said]
 
 
-class _Sums:
-    """Means of an update, without a wait for the device at every gradient."""
+class _Means:
+    """Means of an update; read at its end, because reading waits for the device."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+        self._kept: dict[str, list[Tensor]] = {}
         self.count = 0
 
     def add(self, **values: Tensor) -> None:
         self.count += 1
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value.detach()
+            self._kept.setdefault(name, []).append(value.detach())
 
-    def mean(self, name: str) -> float:
-        return float(self._sums[name]) / max(1, self.count) if name in self._sums else 0.0
+    def of(self, name: str) -> float:
+        kept = self._kept.get(name)
+        return float(torch.stack(kept).mean()) if kept else 0.0
+
+
+def adam(parameters: Sequence[Tensor], lr: float) -> torch.optim.Adam:
+    """Adam over parameters of one device: all of them in one operation, where the device has it."""
+    fused = {p.device.type for p in parameters} <= {"cpu", "cuda"}
+    optimizer = torch.optim.Adam(parameters, lr=lr, eps=1e-5, fused=fused)
+    optimizer.register_step_pre_hook(_in_order)
+    return optimizer
+
+
+def _in_order(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Fused, Adam reads a gradient as it lies in memory, whatever its strides say."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and not parameter.grad.is_contiguous():
+                parameter.grad = parameter.grad.contiguous()
+
+
+def _move(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], loss: Tensor, most: float
+) -> None:
+    """One step against the gradient of a loss, cut to the norm `most`."""
+    slopes = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    for parameter, slope in zip(parameters, slopes, strict=True):
+        parameter.grad = slope
+    nn.utils.clip_grad_norm_(parameters, most)
+    optimizer.step()
 
 
 def ppo_update(
@@ -85,12 +113,9 @@ def ppo_update(
         group["lr"] = config.lr * left
     clip = config.clip * (0.1 + 0.9 * left)  # a clip of nothing would stop learning before its end
     balance = config.balanced(progress)
-    sums, stopped = _Sums(), False
-    count = len(steps.action)
+    means, stopped = _Means(), False
     for _ in range(config.epochs):
-        order = torch.randperm(count, generator=generator).to(steps.action.device)
-        for low in range(0, count, config.minibatch):
-            some = steps.rows(order[low : low + config.minibatch])
+        for some in _minibatches(steps, config.minibatch, generator):
             said = speaks(some.obs, some.mask)
             policy = policy_loss(
                 said.log_probs, said.log_gate, some, clip=clip, entropy=config.entropy,
@@ -98,38 +123,44 @@ def ppo_update(
             )  # fmt: skip
             values = value_loss(said.value, some.target)
             loss = policy.loss + config.value * values
-            if not bool(torch.isfinite(loss)):
+            change = taken(said.log_probs.detach(), some.action) - some.log_prob
+            gain = change.exp() - 1.0
+            kl = (gain - change).mean()  # Schulman 2020: low variance, never negative
+            clipped = (gain.abs() > clip).to(gain.dtype).mean()
+            amount, distance = torch.stack([loss.detach(), kl]).tolist()  # one wait for the device
+            if not isfinite(amount):
                 raise DataError(
                     "the loss is no number any more: the update was left",
                     hint="a smaller learning rate; the last checkpoint is from before",
                 )
-            slopes = torch.autograd.grad(loss, parameters, materialize_grads=True)
-            for parameter, slope in zip(parameters, slopes, strict=True):
-                parameter.grad = slope
-            nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            optimizer.step()
-            change = taken(said.log_probs.detach(), some.action) - some.log_prob
-            kl = (change.exp() - 1.0 - change).mean()  # Schulman 2020: low variance, never negative
-            clipped = ((change.exp() - 1.0).abs() > clip).to(change.dtype).mean()
-            sums.add(
+            _move(optimizer, parameters, loss, config.max_grad_norm)
+            means.add(
                 policy=policy.surrogate, value=values, entropy=policy.entropy, kl=kl,
                 clipped=clipped, gate=policy.gate,
             )  # fmt: skip
-            if float(kl) > config.target_kl:
-                stopped = True
+            stopped = distance > config.target_kl
+            if stopped:
                 break
         if stopped:
             break
     return Stats(
-        policy_loss=sums.mean("policy"),
-        value_loss=sums.mean("value"),
-        entropy=sums.mean("entropy"),
-        kl=sums.mean("kl"),
-        clipped=sums.mean("clipped"),
-        gate_entropy=sums.mean("gate"),
-        gradients=sums.count,
+        policy_loss=means.of("policy"),
+        value_loss=means.of("value"),
+        entropy=means.of("entropy"),
+        kl=means.of("kl"),
+        clipped=means.of("clipped"),
+        gate_entropy=means.of("gate"),
+        gradients=means.count,
         stopped=stopped,
     )
+
+
+def _minibatches(steps: Batch, size: int, generator: torch.Generator) -> Iterator[Batch]:
+    """Parts of a flat batch, in an order of chance."""
+    order = torch.randperm(len(steps.action), generator=generator).to(steps.action.device)
+    mixed = steps.rows(order)  # once: what is cut out of it is a view
+    for parts in zip(*(torch.split(part, size) for part in mixed), strict=True):
+        yield Batch(*parts)
 
 
 def value_update(
@@ -161,19 +192,14 @@ def value_update(
     """
     for group in optimizer.param_groups:
         group["lr"] = config.lr * config.left(progress)
-    parameters, sums = list(critic.parameters()), _Sums()
+    parameters, means = list(critic.parameters()), _Means()
     for _ in range(config.epochs):
         order = torch.randperm(len(obs), generator=generator).to(obs.device)
-        for low in range(0, len(obs), config.minibatch):
-            some = order[low : low + config.minibatch]
-            loss = value_loss(critic(obs[some]), target[some])
-            slopes = torch.autograd.grad(loss, parameters)
-            for parameter, slope in zip(parameters, slopes, strict=True):
-                parameter.grad = slope
-            nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            optimizer.step()
-            sums.add(value=loss)
-    mean = sums.mean("value")
+        for some in torch.split(order, config.minibatch):
+            loss = value_loss(critic(obs.index_select(0, some)), target.index_select(0, some))
+            _move(optimizer, parameters, loss, config.max_grad_norm)
+            means.add(value=loss)
+    mean = means.of("value")
     if not isfinite(mean):
         raise DataError(
             "the loss of the values is no number any more",
