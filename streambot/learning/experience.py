@@ -78,7 +78,12 @@ class Experience:
             scale.see(reward, self.over)
             reward = scale(reward)
         obs = tensor(self.obs)
-        value, value_reached = values(obs), values(tensor(self.reached))
+        value = values(obs)
+        # Where an episode goes on, what was reached is answered next, and has its value.
+        ends = self.over.copy()
+        ends[-1] = True
+        value_reached = value.roll(-1, 0)
+        value_reached[tensor(ends)] = values(tensor(self.reached[ends]))
         discount = tensor(np.where(self.terminated, 0.0, config.gamma).astype(np.float32))
         cut = tensor(self.over.astype(np.float32))
         advantage = gae(tensor(reward), value, value_reached, discount, cut, config.lam)
