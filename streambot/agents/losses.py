@@ -31,6 +31,25 @@ def ppo_loss(log_prob: Tensor, behaviour: Tensor, advantage: Tensor, clip: float
     return -torch.minimum(ratio * advantage, clipped * advantage).mean()
 
 
+def divergence(log_prob: Tensor, behaviour: Tensor) -> Tensor:
+    """KL(b || π) of the policy b that acted from the policy π now, nats: one estimate a step.
+
+        r = π(a | s) / b(a | s),   k3 = r - 1 - log r       (Schulman 2020, "Approximating KL divergence")
+
+    Its mean over actions of b is the divergence, and the mean of its slope is the divergence's slope,
+    which cannot be said of estimates in general (Tang and Munos 2025): half the squared log-ratio,
+    k2, has it for actions of π, and there of KL(π || b). No step counts as less than nothing, and
+    where the policies agree every step's slope is 0, not only their mean. So what the policy b said
+    of the actions that were not taken need not be kept.
+
+    Args:
+        log_prob: of the actions taken, now, [...].
+        behaviour: of the same when they were taken, [...].
+    """
+    change = log_prob - behaviour
+    return change.exp() - 1.0 - change
+
+
 class PolicyLoss(NamedTuple):
     """What a policy is moved by, and its parts.
 

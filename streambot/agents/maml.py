@@ -20,7 +20,7 @@ from torch import Tensor
 
 from streambot.agents.adaptation import LogProbs, Parameters, descended, for_each, taken
 from streambot.agents.batch import AdaptConfig, Batch, NonNegative, Positive, check_batch
-from streambot.agents.losses import ppo_loss
+from streambot.agents.losses import divergence, ppo_loss
 from streambot.domain.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         lr: of Adam, for parameters and inner rates.
         steps: gradient steps of the inner loop.
         clip: epsilon of the outer surrogate.
-        kl: weight of the penalty for leaving the policy that sampled the support sets.
+        kl: weight of the divergence from the policy that sampled the support sets, on what it
+            sampled (the η of ProMP), see `losses.divergence`; nothing at the first gradient that is
+            taken from a batch.
         learn_rates: every parameter learns its own inner rate (Meta-SGD, Li et al. 2017).
         max_grad_norm: gradients are cut to this norm.
     """
@@ -111,7 +113,7 @@ def task_loss(
     if config.kl > 0:
         if before is None:
             before = taken(policy(parameters, support.obs, support.mask), support.action)
-        loss = loss + config.kl * 0.5 * (before - support.log_prob).pow(2).mean()
+        loss = loss + config.kl * divergence(before, support.log_prob).mean()
     return loss
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from streambot.agents.adaptation import taken
 from streambot.agents.advantages import normalised
 from streambot.agents.batch import Batch, LearnConfig, Stats, check_batch
-from streambot.agents.losses import policy_loss, value_loss
+from streambot.agents.losses import divergence, policy_loss, value_loss
 from streambot.domain.errors import DataError
 
 
@@ -123,9 +123,9 @@ def ppo_update(
             )  # fmt: skip
             values = value_loss(said.value, some.target)
             loss = policy.loss + config.value * values
-            change = taken(said.log_probs.detach(), some.action) - some.log_prob
-            gain = change.exp() - 1.0
-            kl = (gain - change).mean()  # Schulman 2020: low variance, never negative
+            log_prob = taken(said.log_probs.detach(), some.action)
+            kl = divergence(log_prob, some.log_prob).mean()
+            gain = (log_prob - some.log_prob).exp() - 1.0
             clipped = (gain.abs() > clip).to(gain.dtype).mean()
             amount, distance = torch.stack([loss.detach(), kl]).tolist()  # one wait for the device
             if not isfinite(amount):

@@ -15,10 +15,9 @@ from streambot.agents import losses  # noqa: E402
 from streambot.agents.adaptation import Parameters, adapted, as_parameters, support_loss  # noqa: E402
 from streambot.agents.advantages import gae  # noqa: E402
 from streambot.agents.batch import AdaptConfig, Batch  # noqa: E402
-from streambot.agents.losses import dice_loss, gate_balance, ppo_loss, reach_of  # noqa: E402
+from streambot.agents.losses import dice_loss, ppo_loss, reach_of  # noqa: E402
 from streambot.agents.maml import MetaConfig, meta_gradient, stacked, task_loss  # noqa: E402
 from streambot.agents.moe import MoEAgent  # noqa: E402
-from streambot.agents.networks import mix  # noqa: E402
 from streambot.agents.ppo import AgentConfig  # noqa: E402
 from tests.conftest import SEED  # noqa: E402
 
@@ -324,39 +323,33 @@ def test_generalised_advantages_are_those_of_the_sum_over_the_future() -> None:
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-12)
 
 
-def test_the_surrogate_is_clipped_on_the_side_that_gains() -> None:
-    """Each of its branches, step by step."""
-    rng = np.random.default_rng(SEED)
-    now, then, advantage = (torch.from_numpy(rng.normal(size=200)) for _ in range(3))
-    expected = 0.0
-    for a, b, gain in zip(now.tolist(), then.tolist(), advantage.tolist(), strict=True):
-        ratio = float(np.exp(a - b))
-        kept = min(max(ratio, 0.8), 1.2)
-        expected -= min(ratio * gain, kept * gain) / 200
-    assert float(ppo_loss(now, then, advantage, 0.2)) == pytest.approx(expected, rel=1e-12)
+def test_the_penalty_pulls_the_parameters_back_to_the_policy_that_acted() -> None:
+    """On the support, by its weight, before adaptation; nothing where the parameters are still there."""
+    made = agent()
+    parameters = as_parameters(made.network)
+    support, query = batch(made, 21), batch(made, 22)
+    elsewhere = {name: value.detach() + 0.1 for name, value in parameters.items()}
 
+    def slopes(of: Parameters, kl: float, steps: int = 1) -> Parameters:
+        found = meta_gradient(
+            made.policy, of, {}, stacked([support]), stacked([query]),
+            MetaConfig(steps=steps, kl=kl), made.config.adapt,
+        )  # fmt: skip
+        return found.parameters
 
-def test_a_mixture_is_a_distribution_and_keeps_the_mask() -> None:
-    """For any gate, shut or open: probabilities sum to 1, and what is illegal has none."""
-    generator = torch.Generator().manual_seed(SEED)
-    for scale in (0.0, 1.0, 30.0, 1e4):
-        log_gate = (scale * torch.randn(50, 4, generator=generator)).log_softmax(-1)
-        mask = torch.rand(50, ACTIONS, generator=generator) > 0.5
-        mask[:, 0] = True
-        logits = 5 * torch.randn(50, 4, ACTIONS, generator=generator)
-        experts = logits.masked_fill(~mask.unsqueeze(1), -1e9).log_softmax(-1)
-        said = mix(log_gate.mT, experts.movedim(0, -1)).mT.exp()
-        torch.testing.assert_close(said.sum(-1), torch.ones(50))
-        assert float(said[~mask].max()) == 0.0
-        average = (log_gate.exp().unsqueeze(-1) * experts.exp()).sum(1)
-        torch.testing.assert_close(said, average, rtol=1e-4, atol=1e-6)
-
-
-def test_the_balance_of_a_gate_is_the_entropy_of_its_mean() -> None:
-    """Even where each observation uses one expert alone, as long as all are used."""
-    hard = torch.eye(4).clamp(min=1e-20).log()
-    assert float(gate_balance(hard)) == pytest.approx(np.log(4), rel=1e-5)
-    assert float(gate_balance(hard[:1].expand(9, 4))) == pytest.approx(0.0, abs=1e-5)
+    leaves = {name: value.clone().requires_grad_() for name, value in elsewhere.items()}
+    penalty = losses.divergence(log_prob_of(made, leaves, support), support.log_prob).mean()
+    pulls = dict(zip(leaves, torch.autograd.grad(penalty, list(leaves.values())), strict=True))
+    for steps in (0, 1):
+        with_it, without = slopes(elsewhere, 3.0, steps), slopes(elsewhere, 0.0, steps)
+        for name, pull in pulls.items():
+            torch.testing.assert_close(
+                with_it[name] - without[name], 3.0 * pull, rtol=1e-8, atol=1e-12
+            )
+    assert any(float(pull.abs().max()) > 1e-3 for pull in pulls.values())
+    at_home, home = slopes(parameters, 3.0), slopes(parameters, 0.0)
+    for name, slope in home.items():
+        torch.testing.assert_close(at_home[name], slope, rtol=1e-10, atol=1e-12)
 
 
 def test_one_task_is_its_own_loss() -> None:
