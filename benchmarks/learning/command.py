@@ -15,8 +15,11 @@ import msgspec
 import torch
 
 from benchmarks.learning.claim import Claim, Line
+from streambot.domain.errors import DataError
 
 CLAIMS = ("learns", "specialise", "mixture", "adapts", "honest")
+ON_REAL_BARS = ("real",)
+"""Need the folder that `$STREAMBOT_DATA` names; no part of `all`."""
 _MODULES = "benchmarks.learning"
 
 
@@ -53,7 +56,7 @@ def kept(out: Path) -> list[Line]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run claims; 0 also where one fails: the table says what was found."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning", description=__doc__)
-    parser.add_argument("claim", choices=(*CLAIMS, "all"))
+    parser.add_argument("claim", choices=(*CLAIMS, *ON_REAL_BARS, "all"))
     parser.add_argument("--seeds", type=int, default=10, metavar="N", help="seeds 0 to N - 1")
     parser.add_argument("--out", type=Path, help="folder of the raw lines; default: a new one")
     parser.add_argument("--quick", action="store_true", help="a smaller experiment, to see it run")
@@ -72,7 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             lines = kept(out)
         else:
             config = claim.quick if options.quick else claim.config
-            lines = tested(claim, config, range(options.seeds), out)
+            try:
+                lines = tested(claim, config, range(options.seeds), out)
+            except DataError as error:
+                parser.error(error.message)
             spent = time.process_time() - began
             print(f"{name}: {spent:.0f} CPU seconds, lines in {out}", file=sys.stderr)
         print(f"## {claim.says}\n\n{claim.summary(lines)}\n", flush=True)
