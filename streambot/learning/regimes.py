@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _KINDS = ("drift", "autocorrelation", "volatility", "efficiency")
 EVERY_REGIME = 8
 """Observations of each regime that names are given on, at least."""
+NEWEST = 0.1
+"""What the newest observations weigh in the running mean."""
 
 
 def regimes_of(
@@ -78,11 +80,54 @@ def names_of(
         obs: where they were weighed, [n, F].
         fields: what the numbers of an observation are.
     """
+    usage = usage_of(gate, obs, fields)
+    return () if usage is None else named(usage)
+
+
+def usage_of(
+    gate: npt.NDArray[np.floating],
+    obs: npt.NDArray[np.float32],
+    fields: Sequence[ObservationField],
+) -> npt.NDArray[np.float64] | None:
+    """Mean weight of each expert in each regime, [experts, regimes]; None where it cannot be told.
+
+    Args:
+        gate, obs, fields: see `names_of`.
+    """
     if gate.shape[1] != len(REGIMES) or sum(_is(f, k) for f in fields for k in _KINDS) < len(
         _KINDS
     ):
-        return ()
+        return None
     regime = regimes_of(obs, fields)
     if np.bincount(regime, minlength=len(REGIMES)).min() < EVERY_REGIME:
-        return ()
-    return named(usage_by_regime(gate, regime))
+        return None
+    return usage_by_regime(gate, regime)
+
+
+class Usage:
+    """What the gate turned to of late: names that follow one rollout would change with every one.
+
+    A rollout sees some hours of some instruments, and what is calm among these is wild among others.
+
+    Attributes:
+        mean: running mean of `usage_of`, [experts, regimes]; None: nothing was told yet.
+    """
+
+    def __init__(self) -> None:
+        self.mean: npt.NDArray[np.float64] | None = None
+
+    def see(
+        self,
+        gate: npt.NDArray[np.floating],
+        obs: npt.NDArray[np.float32],
+        fields: Sequence[ObservationField],
+    ) -> None:
+        """Count the newest observations in; see `names_of`."""
+        usage = usage_of(gate, obs, fields)
+        if usage is not None:
+            self.mean = usage if self.mean is None else self.mean + NEWEST * (usage - self.mean)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the experts; none where nothing was told yet."""
+        return () if self.mean is None else named(self.mean)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from streambot.domain.errors import DataError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -35,8 +37,17 @@ class RewardScale:
 
     @classmethod
     def of_progress(cls, gamma: float, progress: Mapping[str, float]) -> Self:
-        """The scale that a training has reached, from the counters in its checkpoint."""
+        """The scale that a training has reached, from the counters in its checkpoint.
+
+        Raises:
+            DataError: no training could have counted that.
+        """
         count, mean, squares = (progress.get(name, 0.0) for name in _COUNTERS)
+        if not (count >= 0 and squares >= 0 and np.isfinite([count, mean, squares]).all()):
+            raise DataError(
+                "the checkpoint says of its rewards what no training could have counted",
+                hint=f"was it edited? {', '.join(_COUNTERS)} are {count}, {mean}, {squares}",
+            )
         return cls(gamma, (count, mean, squares))
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
+import torch
 from msgspec import Meta
 from torch import Tensor
 
@@ -22,13 +23,13 @@ from streambot.agents.moe import MoEAgent
 from streambot.domain.errors import ConfigError, DataError
 from streambot.env.fields import observation_fields
 from streambot.learning.meta import MetaLearner, MetaStats, MetaTrainConfig
-from streambot.learning.regimes import names_of
+from streambot.learning.regimes import Usage
 from streambot.learning.rollouts import Rollouts
 from streambot.learning.scaling import RewardScale
 from streambot.learning.tasks import Arena
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from streambot.agents.ppo import PPOAgent
     from streambot.env.config import EnvConfig
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 Count = Annotated[int, Meta(ge=1, le=2**31)]
 TRAIN, META_TRAIN = "train", "meta-train"
+_USAGE = "usage"
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,6 +106,9 @@ class Trainer:
         stopping: asked behind every update; True: write a checkpoint, and leave.
         resume: a checkpoint of the same training to go on from; `agent` is its agent.
 
+    Raises:
+        DataError: the checkpoint counts what no training could have counted.
+
     Attributes:
         done: updates so far. steps: environment steps so far.
     """
@@ -124,9 +129,12 @@ class Trainer:
         self._resumed = None if resume is None else resume.extra
         progress = {} if resume is None else resume.head.progress
         self._begun = {} if resume is None else resume.head.about
-        self.done, self.steps = int(progress.get("updates", 0)), int(progress.get("steps", 0))
+        self.done, self.steps = (_counted(progress, name) for name in ("updates", "steps"))
         self._scale = RewardScale.of_progress(agent.config.learn.gamma, progress)
         self._names: tuple[str, ...] = () if resume is None else resume.head.names
+        self._usage = Usage()
+        if resume is not None and _USAGE in resume.extra:
+            self._usage.mean = resume.extra[_USAGE].numpy()
 
     def train(self, env: VectorTradingEnv, config: TrainConfig) -> bool:
         """Train on all episodes together: PPO on rollouts, for gate and experts together.
@@ -230,27 +238,31 @@ class Trainer:
         update: Callable[[], Progress],
         state: Callable[[], dict[str, Tensor]],
     ) -> bool:
+        kept = self._everything(state)
         while self.done < config.updates:
-            before = self._everything(state)
             try:
                 progress = update()
+                self.done, self.steps = progress.update, progress.steps
+                kept = self._everything(state)
+                self._tell(progress)
+                stopped = self._stopping() and self.done < config.updates
+                due = self.done % config.checkpoint_every == 0 or self.done == config.updates
+                if stopped or due:
+                    self._save(kept)
             except BaseException:
-                # Whatever it was (a loss, memory, a person): what was learnt before it is kept.
-                self._save(before)
+                # Whatever it was (a loss, memory, a closed pipe, a person): what was learnt before
+                # it is kept.
+                self._save(kept)
                 raise
-            self.done, self.steps = progress.update, progress.steps
-            self._tell(progress)
-            stopped = self._stopping() and self.done < config.updates
-            if stopped or self.done % config.checkpoint_every == 0 or self.done == config.updates:
-                self._save(self._everything(state))
             if stopped:
                 return False
         return True
 
     def _everything(self, state: Callable[[], dict[str, Tensor]]) -> _Everything:
+        usage = self._usage.mean
         return _Everything(
             {name: value.clone() for name, value in self._agent.state().items()},
-            state(),
+            state() | ({} if usage is None else {_USAGE: torch.from_numpy(usage)}),
             {"updates": self.done, "steps": self.steps} | self._scale.progress,
             self._names,
         )  # fmt: skip
@@ -262,11 +274,11 @@ class Trainer:
         )  # fmt: skip
 
     def _look(self, obs: Tensor) -> None:
-        """Name the experts, from what the gate says of the newest observations."""
+        """Name the experts, from what the gate said of late of what came in."""
         if isinstance(self._agent, MoEAgent):
             flat = obs.flatten(0, -2)
-            gate = self._agent.gate(flat).cpu().numpy()
-            self._names = names_of(gate, flat.cpu().numpy(), self._fields) or self._names
+            self._usage.see(self._agent.gate(flat).cpu().numpy(), flat.cpu().numpy(), self._fields)
+            self._names = self._usage.names or self._names
 
 
 class _Everything(NamedTuple):
@@ -276,6 +288,13 @@ class _Everything(NamedTuple):
     extra: dict[str, Tensor]
     progress: dict[str, float]
     names: tuple[str, ...]
+
+
+def _counted(progress: Mapping[str, float], name: str) -> int:
+    count = progress.get(name, 0)
+    if not 0 <= count <= 2**53:
+        raise DataError(f"a checkpoint of {count} {name}", hint="was it edited?")
+    return int(count)
 
 
 def _text(config: TrainConfig | MetaTrainConfig, *, like: str | None = None) -> str:

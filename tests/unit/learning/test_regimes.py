@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 from streambot.agents.naming import REGIMES
 from streambot.env.fields import observation_fields
 from streambot.env.settings import make_config
-from streambot.learning.regimes import EVERY_REGIME, names_of, regimes_of
+from streambot.learning.regimes import EVERY_REGIME, Usage, names_of, regimes_of
 from tests.conftest import SEED
 
 pytestmark = pytest.mark.train
@@ -67,3 +67,22 @@ def test_no_name_for_another_number_of_experts_or_without_slow_features() -> Non
     assert names_of(np.full((400, 3), 1 / 3), obs, FIELDS) == ()
     plain = tuple(field for field in FIELDS if field.group != "regime")
     assert names_of(np.full((400, 4), 1 / 4), obs, plain) == ()
+
+
+def test_one_rollout_that_says_otherwise_changes_no_name() -> None:
+    """Names follow what the gate does of late; another gate that stays is found in time."""
+    rng = np.random.default_rng(SEED)
+    regime = rng.integers(4, size=2_000)
+    obs = stood_in(regime, rng)
+    usual, odd = (np.full((2_000, 4), 0.2) for _ in range(2))
+    usual[np.arange(2_000), regime] = 0.4
+    odd[np.arange(2_000), (regime + 1) % 4] = 0.4
+    usage = Usage()
+    for gate in (usual, usual, odd, usual):
+        usage.see(gate, obs, FIELDS)
+        assert usage.names == REGIMES
+    usage.see(odd[:, :3], obs, FIELDS)
+    assert usage.names == REGIMES
+    for _ in range(20):
+        usage.see(odd, obs, FIELDS)
+    assert usage.names == names_of(odd, obs, FIELDS) != REGIMES

@@ -107,6 +107,41 @@ def test_what_was_learnt_before_a_failure_is_kept(
     assert files(broken) == files(whole)
 
 
+@WAYS
+def test_what_was_learnt_is_kept_when_nobody_listens_any_more(
+    go: Callable[..., bool], tmp_path: Path
+) -> None:
+    """A closed pipe or a full disk for the curves ends a training behind an update, not before it."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    go(trainer(whole))
+
+    def tell(progress: Progress) -> None:
+        if progress.update == 3:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        go(trainer(broken, tell=tell))
+    assert read_head(broken).progress["updates"] == 3
+    assert go(trainer(broken, resume=True))
+    assert files(broken) == files(whole)
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [{"updates": -3}, {"steps": -1}, {"updates": 1e300}, {"returns_seen": -5.0},
+     {"returns_squares": -1.0}, {"returns_mean": 1e308, "returns_squares": float("inf")}],
+)  # fmt: skip
+def test_counters_that_no_training_counted_are_refused(
+    progress: dict[str, float], tmp_path: Path
+) -> None:
+    by_ppo(trainer(tmp_path))
+    found = load_policy(tmp_path)
+    edited = msgspec.structs.replace(found.head, progress=found.head.progress | progress)
+    kept = Kept(tmp_path, ENV, {})
+    with pytest.raises(DataError, match="edited"):
+        Trainer(found.agent, CONFIG, kept, resume=found._replace(head=edited))
+
+
 def test_goes_on_as_it_was_begun_or_not_at_all(tmp_path: Path) -> None:
     by_ppo(trainer(tmp_path))
     with pytest.raises(ConfigError, match="all 6 updates are done"):
