@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import signal
 import time
 from pathlib import Path
@@ -186,6 +188,8 @@ def begin(
     """
     from streambot.agents.devices import resolve_device
     from streambot.wiring import training as wiring
+    from streambot.wiring.parting import split_data
+    from streambot.wiring.trained_on import check_same
 
     where, found, kafka = resolve_device(device or "auto"), None, None
     resume = given.get("resume")
@@ -197,13 +201,21 @@ def begin(
                 where="--resume", hint="only --updates, --device and --json go with it",
             )  # fmt: skip
         request, found = wiring.resumed(Path(resume), where)
+        kind, begun = command.split(maxsplit=1)[0], found.head.about.get("training")
+        if begun is not None and begun != kind:
+            raise UsageError(
+                f"the training was begun with `{begun}`", where=resume,
+                hint=f"streambot {f'{begun} --local' if begun == 'train' else begun} --resume {resume}",
+            )  # fmt: skip
     else:
         data, kafka = read_data(flags, config)
-        request = ask(data)
+        request = ask(wiring.rooted(data, Path.cwd()))
     if "updates" in given:
         request = wiring.with_updates(request, given["updates"])
     agent = wiring.make_agent(request, where) if found is None else found.agent
-    split = wiring.split_data(request, Path.cwd(), kafka)
+    split = split_data(request, Path.cwd(), kafka)
+    if found is not None:
+        check_same(found.head.about, split.about, Path(resume or ""))
     folder = Path(resume) if resume is not None else new_folder(given.get("out"), request.agent)
     return Begun(request, folder, where, agent, split, command, found)
 
@@ -240,11 +252,27 @@ class Stop:
 
 
 @contextlib.contextmanager
-def _tidy(folder: Path) -> Iterator[None]:
-    """A folder that nothing was written to goes again."""
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else trains in the folder meanwhile; one that nothing was written to goes again.
+
+    The lock is the folder's own, and goes with the process: it leaves no file behind.
+
+    Raises:
+        UsageError: another training is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as cause:
+            raise UsageError(
+                "another training keeps its policy there", where=str(folder),
+                hint="wait for its end or stop it; or name another folder, with --out",
+            ) from cause  # fmt: skip
         yield
     finally:
+        os.close(descriptor)
         with contextlib.suppress(OSError):
             folder.rmdir()
 
@@ -255,8 +283,7 @@ def open_training(begun: Begun) -> None:
     say(begun.device.said, style="dim")
     say(
         f"{begun.agent.kind}, seed {request.seed}, on {few(split.instruments)}; bars of "
-        f"{split.about['timeframes']}, {split.about['trained_from'][:10]} to "
-        f"{split.about['trained_to'][:10]}; {split.said}"
+        f"{split.about['timeframes']}, {split.said}"
     )
     say(f"policy: {begun.folder}", style="dim")
 
@@ -290,7 +317,7 @@ def run_training(
     stop, started = Stop(), time.monotonic()
     view = TrainingView(settings.updates, as_json=as_json)
     before = 0 if found is None else int(found.head.progress.get("steps", 0))
-    with _tidy(folder), stop.listening(), Board(folder / "tensorboard", from_step=before) as board:
+    with _alone(folder), stop.listening(), Board(folder / "tensorboard", from_step=before) as board:
 
         def tell(progress: Progress) -> None:
             board(progress)
@@ -298,7 +325,8 @@ def run_training(
 
         trainer = Trainer(
             begun.agent, make_config(begun.request.env),
-            kept_of(begun.request, begun.split, folder), tell=tell, stopping=stop, resume=found,
+            kept_of(begun.request, begun.split, folder, found), tell=tell, stopping=stop,
+            resume=found,
         )  # fmt: skip
         with view.shown():
             whole = train(trainer)

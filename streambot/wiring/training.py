@@ -1,44 +1,38 @@
 """From what a person asks to train on to environments, tasks and an agent; and back, to go on.
 
-    request -> segment stores, one for each timeframe -> split by time and by instrument -> trainer
+    request -> data, parted (`wiring.parting`) -> environments or tasks, and an agent -> trainer
 
 What was asked is kept in the checkpoint, so `--resume` needs nothing but the folder.
 """
 
 from __future__ import annotations
 
-import datetime as dt
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
-from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta
 
 from streambot.domain.errors import ConfigError, DataError
 from streambot.domain.suggest import did_you_mean
-from streambot.domain.units import NANOS_PER_SECOND
 from streambot.env.settings import make_config
 from streambot.env.sources import Source
 from streambot.env.vector_env import VectorTradingEnv
-from streambot.wiring.environments import split_settings, stored_source
+from streambot.wiring.trained_on import together
 
 if TYPE_CHECKING:
     from streambot.agents.devices import Device
     from streambot.agents.ppo import PPOAgent
-    from streambot.data.segments import Segments
-    from streambot.domain.kafka_settings import KafkaSecurity
-    from streambot.env.config import EnvConfig
     from streambot.learning.meta import MetaTrainConfig
     from streambot.learning.policy import LoadedPolicy
     from streambot.learning.tasks import TaskPool
     from streambot.learning.trainer import Kept
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
-LAST_SHARE = 0.2
-"""Share of the bars, the last ones, that training leaves alone unless it is told otherwise."""
-NOTHING = "none"
 REQUEST = "request"
+MOST_SEED = 2**53
+"""Networks are made from its multiples, which the generators of torch take up to 2**63."""
 
 
 class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,7 +65,7 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     start: str | None = None
     envs: Annotated[int, Meta(ge=1, le=1 << 16)] = 64
     training: dict[str, Any] = {}
-    seed: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    seed: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
 class Split(NamedTuple):
@@ -83,7 +77,7 @@ class Split(NamedTuple):
         held_out: of the one that is looked at: later time; the same where all of it is trained on.
         instruments: trained on.
         unseen: never trained on.
-        said: what is left alone, for people.
+        said: the days that are trained on, and what is left alone, for people.
         about: for the checkpoint.
     """
 
@@ -94,104 +88,6 @@ class Split(NamedTuple):
     unseen: tuple[str, ...]
     said: str
     about: dict[str, str]
-
-
-def split_data(request: TrainingRequest, cwd: Path, kafka: KafkaSecurity | None = None) -> Split:
-    """Read the data, or find them as they were read before, and part them.
-
-    Args:
-        request: what is asked for.
-        cwd: what relative paths start from.
-        kafka: how the broker of a recording is spoken to; never kept.
-
-    Raises:
-        StreambotError: the data or a setting are wrong; the broker is not there.
-    """
-    config = make_config(request.env)
-    sources = []
-    for timeframe in request.timeframes or (None,):
-        data = request.data if timeframe is None else request.data | {"timeframe": timeframe}
-        data = data if kafka is None else data | {"kafka": kafka}
-        sources.append(stored_source(split_settings(data).simulation, config.features, cwd))
-    stores = [source.open(config.features) for source in sources]
-    symbols = [instrument.symbol for instrument in stores[0].head.instruments]
-    unknown = sorted(set(request.hold_out) - set(symbols))
-    if unknown:
-        raise ConfigError(
-            f"no instrument `{unknown[0]}` in the data", where="hold_out",
-            hint=did_you_mean(unknown[0], symbols),
-        )  # fmt: skip
-    taken = tuple(symbol for symbol in symbols if symbol not in request.hold_out)
-    if not taken:
-        raise ConfigError("every instrument is held out: there is nothing to train on")
-    moment = _test_from(request, config, stores[0])
-    train = request.env if moment is None else request.env | {"end": moment}
-    held_out = request.env if moment is None else request.env | {"start": moment}
-    first, last = _span(stores[0], make_config(train))
-    if moment is not None:
-        _span(stores[0], make_config(held_out), "nothing is left to look at")
-    about = {
-        "instruments": ",".join(taken),
-        "timeframes": ",".join(request.timeframes) or _said_ns(stores[0].head.decision_ns),
-        "trained_from": _iso(first),
-        "trained_to": _iso(last),
-        "sources": "; ".join(store.head.source for store in stores),
-        REQUEST: msgspec.json.encode(request).decode(),
-    }
-    said = "nothing is held out" if moment is None else f"held out: from {moment} on"
-    if request.hold_out:
-        said += f", and {', '.join(request.hold_out)}"
-    return Split(tuple(sources), train, held_out, taken, tuple(request.hold_out), said, about)
-
-
-def _test_from(request: TrainingRequest, config: EnvConfig, store: Segments) -> str | None:
-    if request.test_from == NOTHING:
-        return None
-    if config.end is not None or config.start is not None:
-        if request.test_from is not None:
-            raise ConfigError(
-                "`start` or `end` of the environment and `test_from` both part the data",
-                where="test_from", hint="give one of them",
-            )  # fmt: skip
-        return None
-    if request.test_from is not None:
-        return request.test_from
-    zone = ZoneInfo(store.head.instruments[0].timezone)
-    close = int(store.closes[int(len(store.closes) * (1 - LAST_SHARE))])
-    at = dt.datetime.fromtimestamp(close // NANOS_PER_SECOND, zone)
-    first = dt.datetime.fromtimestamp(int(store.closes[0]) // NANOS_PER_SECOND, zone)
-    # Whole days are held out, where there is more than one.
-    return f"{at.date()}T00:00" if at.date() > first.date() else f"{at:%Y-%m-%dT%H:%M}"
-
-
-def _span(
-    store: Segments, config: EnvConfig, empty: str = "nothing is left to train on"
-) -> tuple[int, int]:
-    """First and last close that a part may see, UTC ns."""
-    zone = store.head.instruments[0].timezone
-    first, last = int(store.closes[0]), int(store.closes[-1])
-    if config.start is not None:
-        first = max(first, config.start.start_ns(zone))
-    if config.end is not None:
-        last = min(last, config.end.end_ns(zone))
-    if first >= last:
-        raise DataError(
-            empty, where="test_from",
-            hint=f"the data are from {_iso(int(store.closes[0]))} to {_iso(int(store.closes[-1]))}",
-        )  # fmt: skip
-    return first, last
-
-
-def _iso(ns: int) -> str:
-    return dt.datetime.fromtimestamp(ns // NANOS_PER_SECOND, dt.UTC).isoformat()
-
-
-def _said_ns(ns: int) -> str:
-    seconds = ns // NANOS_PER_SECOND
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
-        if seconds % size == 0:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
 
 
 def training_envs(request: TrainingRequest, split: Split) -> VectorTradingEnv:
@@ -249,6 +145,8 @@ def make_agent(request: TrainingRequest, device: Device) -> PPOAgent:
             f"there is no agent `{request.agent}`", where="agent",
             hint=did_you_mean(request.agent, list(AGENTS)),
         )  # fmt: skip
+    if request.seed > MOST_SEED:
+        raise ConfigError(f"a seed of {request.seed}", where="seed", hint=f"0 to {MOST_SEED}")
     config = agent_config(
         make_config(request.env),
         learn=typed("learn", request.learn, LearnConfig),
@@ -258,6 +156,12 @@ def make_agent(request: TrainingRequest, device: Device) -> PPOAgent:
     )
     if request.start is not None:
         before = load_policy(Path(request.start))
+        for name, value in request.network.items():
+            if getattr(before.agent.config, name) != value:
+                raise ConfigError(
+                    f"the policy has `{name}` {getattr(before.agent.config, name)}", where=name,
+                    hint=f"leave it out: --from {request.start} says what its networks are",
+                )  # fmt: skip
         same = {"learn": config.learn, "adapt": config.adapt, "seed": config.seed}
         begun = msgspec.structs.replace(before.agent.config, **same)
         if before.agent.kind != request.agent or before.agent.config.layout != config.layout:
@@ -271,7 +175,7 @@ def make_agent(request: TrainingRequest, device: Device) -> PPOAgent:
         agent.network.load_state_dict(before.agent.network.state_dict())
         agent.critic.load_state_dict(before.agent.critic.state_dict())
         return agent
-    return AGENTS[request.agent](config, device=device.torch)
+    return AGENTS[request.agent](config, device=device.torch, mixed=device.mixed)
 
 
 def typed(group: str, given: dict[str, Any], kind: type[Kind]) -> Kind:
@@ -285,17 +189,66 @@ def typed(group: str, given: dict[str, Any], kind: type[Kind]) -> Kind:
         if name not in names:
             raise ConfigError(f"`{group}` has no setting `{name}`", hint=did_you_mean(name, names))
     try:
-        return msgspec.convert(given, kind)
+        made = msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error).replace("`$.", "`").lower(), where=group) from error
+    endless = _endless(msgspec.to_builtins(made))
+    if endless is not None:
+        raise ConfigError(
+            f"`{endless}` is no finite number", where=group, hint="1e9 is as good as never reached"
+        )
+    return made
 
 
-def kept_of(request: TrainingRequest, split: Split, folder: Path) -> Kept:
-    """What checkpoints of the training say."""
+def _endless(settings: dict[str, Any]) -> str | None:
+    """Name of a number that a checkpoint cannot say; None: there is none."""
+    for name, value in settings.items():
+        if isinstance(value, float) and not isfinite(value):
+            return name
+        if isinstance(value, dict) and (inner := _endless(value)) is not None:
+            return f"{name}.{inner}"
+    return None
+
+
+def kept_of(
+    request: TrainingRequest, split: Split, folder: Path, begun: LoadedPolicy | None = None
+) -> Kept:
+    """What checkpoints of the training say.
+
+    Args:
+        begun: the checkpoint that it goes on from, which says what it was begun with; None: it is new.
+
+    Raises:
+        DataError: the policy to begin with cannot be read.
+    """
+    from streambot.agents.checkpoint import read_head
     from streambot.learning.trainer import Kept
 
     env = {name: value for name, value in request.env.items() if name not in {"start", "end"}}
-    return Kept(folder, env, dict(split.about))
+    if begun is not None:
+        about = split.about | begun.head.about | {REQUEST: split.about[REQUEST]}
+    elif request.start is not None:
+        about = together(split.about, read_head(Path(request.start)).about)
+    else:
+        about = dict(split.about)
+    return Kept(folder, env, about)
+
+
+def rooted(data: dict[str, Any], cwd: Path) -> dict[str, Any]:
+    """Settings of the data with whole paths: a training goes on from any folder."""
+
+    def whole(item: str) -> str:
+        return str((cwd / Path(item).expanduser()).resolve())
+
+    paths: dict[str, Any] = {}
+    if "data" in data:
+        paths["data"] = [whole(item) for item in data["data"]]
+    if data.get("registry") is not None:
+        paths["registry"] = whole(data["registry"])
+    scenario = data.get("scenario", "")
+    if "/" in scenario or scenario.endswith((".yaml", ".yml")):
+        paths["scenario"] = whole(scenario)
+    return data | paths
 
 
 def resumed(folder: Path, device: Device) -> tuple[TrainingRequest, LoadedPolicy]:

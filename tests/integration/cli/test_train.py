@@ -105,6 +105,55 @@ def test_ctrl_c_keeps_what_was_learnt_and_resume_goes_on(
     assert load_policy(tmp_path / "kept").head.progress["updates"] == whole
 
 
+def test_a_reader_that_leaves_ends_a_training_that_is_kept(start: Start, tmp_path: Path) -> None:
+    process = start("train", *SMALL, "--updates", "100000", "--json", "--out", "kept")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["update"] == 1
+    process.stdout.close()
+    process.stdout = None
+    ended = end(process)
+    assert ended.code == 0, ended.err
+    assert load_policy(tmp_path / "kept").head.progress["updates"] >= 1
+
+
+def test_two_trainings_never_keep_their_policies_in_one_folder(start: Start, here: Run) -> None:
+    """Neither of a new training nor of one that is resumed twice: each would delete the other's weights."""
+    process = start("train", *SMALL, "--updates", "100000", "--json", "--out", "kept")
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(30):
+        process.stdout.readline()  # a checkpoint was written
+    other = here("train", "--local", "--resume", "kept")
+    assert other.code == 2, other.err
+    assert "kept: another training keeps its policy there" in other.err
+    process.send_signal(signal.SIGINT)
+    assert end(process).code == 130
+
+
+def test_goes_on_with_its_own_command_alone(here: Run) -> None:
+    assert here("train", *SMALL, "--updates", "1", "--out", "kept").code == 0
+    wrong = here("meta-train", "--resume", "kept", "--updates", "2")
+    assert wrong.code == 2
+    assert "kept: the training was begun with `train`" in wrong.err
+    assert "streambot train --local --resume kept" in wrong.err
+
+
+def test_a_policy_begun_with_another_says_what_that_one_saw(here: Run, tmp_path: Path) -> None:
+    """Else an evaluation would show it bars as new that its parameters were learnt from."""
+    assert here("train", *SMALL, "--updates", "1", "--out", "kept").code == 0
+    further = (
+        *SMALL, "--updates", "1", "--out", "further", "--from", "kept",
+        "--test-from", "2020-12-16T12:00",
+    )  # fmt: skip
+    wider = here("train", *further, "--hidden", "8,8")
+    assert wider.code == 3
+    assert "the policy has `hidden` (8,)" in wider.err
+    ended = here("train", *further)
+    assert ended.code == 0, ended.err
+    kept, after = (load_policy(tmp_path / part).head.about for part in ("kept", "further"))
+    assert after["trained_to"] == kept["trained_to"] > "2020-12-17"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
