@@ -139,13 +139,17 @@ def _put(path: Path, data: bytes) -> None:
 
 
 def load_checkpoint(
-    folder: Path, *, layout: str | None = None, device: torch.device | None = None
+    folder: Path,
+    *,
+    layout: str | None = None,
+    device: torch.device | None = None,
+    mixed: torch.dtype | None = None,
 ) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
         layout: digest of the observations and actions that the policy is to meet; None: any.
-        device: where the agent computes.
+        device, mixed: where and in what the agent computes, see `PPOAgent`.
 
     Raises:
         DataError: there is none, it is damaged, of another version, or of other observations.
@@ -171,7 +175,7 @@ def load_checkpoint(
         raise DataError("the weights are not those that the checkpoint names", where=str(path))
     try:
         tensors = safetensors.torch.load(data)
-        agent = KINDS[head.kind](head.agent, device=device)
+        agent = KINDS[head.kind](head.agent, device=device, mixed=mixed)
         agent.load(part_of(tensors, "agent."))
     except (safetensors.SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as cause:
         first = str(cause).splitlines()[0] if str(cause) else type(cause).__name__

@@ -13,6 +13,7 @@ from streambot.domain.errors import ConfigError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _PIECE_BYTES = 256 << 20, 32 << 20
+WIDE = 256
 CHOICES = ("auto", "cuda", "xla", "cpu", "meta")
 
 
@@ -60,6 +61,15 @@ def resolve_device(asked: str = "auto") -> Device:
         )
     keep_freed_memory()
     return Device(torch.device("cpu"), f"device: cpu, {torch.get_num_threads()} threads")
+
+
+def mixed_pays(hidden: tuple[int, ...]) -> bool:
+    """Whether networks are wide enough that cheaper products make up for the casts around them.
+
+    Assumed of cards with tensor cores, not measured: below `WIDE` a policy of this kind waits for
+    the launch of its operations, not for their sums.
+    """
+    return max(hidden, default=0) >= WIDE
 
 
 def keep_freed_memory() -> None:

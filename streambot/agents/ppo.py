@@ -17,6 +17,7 @@ from streambot.agents.adaptation import (
     taken,
 )
 from streambot.agents.batch import AdaptConfig, Batch, LearnConfig, Stats
+from streambot.agents.devices import mixed_pays
 from streambot.agents.losses import policy_loss
 from streambot.agents.memory import memory_of, part_of, remember
 from streambot.agents.networks import PolicyNetwork, ValueNetwork, seeded
@@ -74,6 +75,7 @@ class PPOAgent:
     Args:
         config: see `AgentConfig`.
         device: where it computes.
+        mixed: type that `learn` multiplies in where that pays, see `devices.mixed_pays`; None: none.
 
     Attributes:
         network: of the policy. critic: of the values.
@@ -81,8 +83,15 @@ class PPOAgent:
 
     kind = "ppo"
 
-    def __init__(self, config: AgentConfig, *, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        device: torch.device | None = None,
+        mixed: torch.dtype | None = None,
+    ) -> None:
         self.config = config
+        self._mixed = mixed if mixed_pays(config.hidden) else None
         self.device = device or torch.device("cpu")
         self.network = self._make_network().to(self.device)
         self.critic = ValueNetwork(
@@ -176,6 +185,15 @@ class PPOAgent:
     def _speaks(self, obs: Tensor, mask: Tensor) -> Said:
         return Said(self.network(obs, mask), self.critic(obs))
 
+    def _speaks_mixed(self, obs: Tensor, mask: Tensor) -> Said:
+        """`_speaks`, its products in another type where that pays; what it says is in full precision."""
+        if self._mixed is None:
+            return self._speaks(obs, mask)
+        with torch.autocast(self.device.type, self._mixed):
+            said = self._speaks(obs, mask)
+        gate = None if said.log_gate is None else said.log_gate.float()
+        return Said(said.log_probs.float(), said.value.float(), gate)
+
     def learn(self, batch: Batch, *, progress: float = 0.0) -> Stats:
         """Update policy and critic on a batch [N, T].
 
@@ -186,7 +204,7 @@ class PPOAgent:
             DataError: the batch is empty or not finite, or the loss is not.
         """
         return ppo_update(
-            self._speaks, self.parameters, self.optimizer, batch, self.config.learn,
+            self._speaks_mixed, self.parameters, self.optimizer, batch, self.config.learn,
             progress=progress, generator=self.generator,
         )  # fmt: skip
 

@@ -67,8 +67,14 @@ def agent_config(env: EnvConfig, **settings: Any) -> AgentConfig:  # noqa: ANN40
     )
 
 
-def load_policy(folder: Path, *, device: torch.device | None = None) -> LoadedPolicy:
+def load_policy(
+    folder: Path, *, device: torch.device | None = None, mixed: torch.dtype | None = None
+) -> LoadedPolicy:
     """Read a checkpoint, and the environment that its policy knows.
+
+    Args:
+        folder: of the checkpoint.
+        device, mixed: where and in what the agent computes, see `PPOAgent`.
 
     Raises:
         DataError: there is none, it is damaged, or says something else of its observations than
@@ -79,5 +85,5 @@ def load_policy(folder: Path, *, device: torch.device | None = None) -> LoadedPo
     if not head.agent.layout:
         raise DataError("the policy does not say what it observes", where=str(folder))
     config = make_config(head.env)
-    found = load_checkpoint(folder, layout=layout_digest(config), device=device)
+    found = load_checkpoint(folder, layout=layout_digest(config), device=device, mixed=mixed)
     return LoadedPolicy(found.agent, config, found.head, found.extra)
