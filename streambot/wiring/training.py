@@ -259,7 +259,7 @@ def resumed(folder: Path, device: Device) -> tuple[TrainingRequest, LoadedPolicy
     """
     from streambot.learning.policy import load_policy
 
-    found = load_policy(folder, device=device.torch)
+    found = load_policy(folder, device=device.torch, mixed=device.mixed)
     try:
         return msgspec.json.decode(found.head.about[REQUEST], type=TrainingRequest), found
     except (KeyError, msgspec.MsgspecError) as cause:
