@@ -82,22 +82,23 @@ def format_figure(value: float) -> str:
     return f"{value:.3g}"
 
 
-def rate_of(work: Callable[[], int]) -> float:
-    """Units of work per CPU second of one call; `work` returns how many units it did.
+def rate_of(work: Callable[[], int], clock: Callable[[], float] = time.process_time) -> float:
+    """Units of work per second of one call; `work` returns how many units it did.
 
-    CPU time of all threads of this process: what else the machine does takes nothing off it, and a
-    peer that uses two cores gains nothing by it.
+    The clock is the CPU time of all threads of this process, if nothing else is asked for: what
+    else the machine does takes nothing off it, and a peer that uses two cores gains nothing by it.
     """
     gc.collect()
-    start = time.process_time()
+    start = clock()
     units = work()
-    return units / (time.process_time() - start)
+    return units / (clock() - start)
 
 
 def interleave(
     contestants: dict[str, Callable[[], int]],
     rounds: int = MIN_ROUNDS,
     between: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
     """Rates of all contestants, round by round, after each was called once to warm up.
 
@@ -105,6 +106,7 @@ def interleave(
         contestants: callables that do the work once and return the units done.
         rounds: at least three.
         between: called before each piece of work, outside the time: puts results of the last one away.
+        clock: see `rate_of`.
     """
     if rounds < MIN_ROUNDS:
         raise ValueError(f"a median of {rounds} rounds says nothing: at least {MIN_ROUNDS}")
@@ -115,7 +117,7 @@ def interleave(
     for _ in range(rounds):
         for name, work in contestants.items():
             between()
-            rates[name].append(rate_of(work))
+            rates[name].append(rate_of(work, clock))
     between()
     return rates
 

@@ -25,6 +25,10 @@ PACKAGES = (
     "raptorbt",
     "openquanter",
     "gymnasium",
+    "torch",
+    "torchopt",
+    "higher",
+    "stable-baselines3",
 )
 
 Builder = Callable[[], Iterator[Row]]
@@ -49,6 +53,15 @@ def sections(rounds: int, *, quick: bool) -> dict[str, tuple[str, str, Builder]]
             from benchmarks.bars import random_walk
 
             return _lazy(module, function, random_walk(bars), rounds)()
+
+        return build
+
+    def with_torch(function: str) -> Builder:
+        def build() -> Iterator[Row]:
+            from benchmarks.peers import load
+
+            load("torch")
+            return _lazy("learn", function, rounds, quick)()
 
         return build
 
@@ -94,6 +107,22 @@ def sections(rounds: int, *, quick: bool) -> dict[str, tuple[str, str, Builder]]
             _lazy("env_store", "from_kafka", rounds, quick),
         ),
         "env-memory": ("memory of stepping", "MiB", _lazy("env_store", "memory", quick)),
+        "learn-meta": ("meta-gradient", "meta-updates/s", with_torch("meta")),
+        "learn-moe": (
+            "mixture",
+            "actions per CPU second",
+            with_torch("mixture"),
+        ),
+        "learn-ppo": (
+            "update of PPO",
+            "steps per CPU second",
+            with_torch("updates"),
+        ),
+        "learn-rollout": (
+            "rollouts",
+            "env-steps per CPU second",
+            with_torch("rollouts"),
+        ),
     }
 
 
