@@ -85,5 +85,11 @@ def load_policy(
     if not head.agent.layout:
         raise DataError("the policy does not say what it observes", where=str(folder))
     config = make_config(head.env)
-    found = load_checkpoint(folder, layout=layout_digest(config), device=device, mixed=mixed)
+    made = agent_config(config)
+    said = (head.agent.features, head.agent.actions, head.agent.regimes)
+    if head.agent.layout == made.layout and said != (made.features, made.actions, made.regimes):
+        raise DataError(
+            "the agent takes other observations than its checkpoint says", where=str(folder)
+        )
+    found = load_checkpoint(folder, layout=made.layout, device=device, mixed=mixed)
     return LoadedPolicy(found.agent, config, found.head, found.extra)

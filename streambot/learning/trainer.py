@@ -7,6 +7,7 @@ as never having stopped.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -301,5 +302,6 @@ def _text(config: TrainConfig | MetaTrainConfig, *, like: str | None = None) -> 
     """The settings; with as many updates as other ones have, which may be more when it goes on."""
     fields = msgspec.to_builtins(config)
     if like is not None:
-        fields["updates"] = msgspec.json.decode(like).get("updates")
+        with contextlib.suppress(msgspec.MsgspecError):  # no settings: they differ from these
+            fields["updates"] = msgspec.json.decode(like, type=dict[str, Any]).get("updates")
     return msgspec.json.encode(fields).decode()

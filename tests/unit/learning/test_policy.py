@@ -39,6 +39,16 @@ def test_other_settings_are_refused(tmp_path, changed):
         load_policy(tmp_path)
 
 
+@pytest.mark.parametrize("regimes", [(0, 1), (500, 501)])
+def test_a_gate_that_looks_elsewhere_is_refused(tmp_path, regimes):
+    """Edited by hand: a gate on other numbers is another policy, or none at all."""
+    config = saved(tmp_path)
+    other = msgspec.structs.replace(config, regimes=regimes[: len(config.regimes)])
+    save_checkpoint(tmp_path, MoEAgent(other), env=SETTINGS)
+    with pytest.raises(DataError, match="takes other observations"):
+        load_policy(tmp_path)
+
+
 def test_silence_about_the_layout_is_refused(tmp_path):
     config = saved(tmp_path)
     save_checkpoint(tmp_path, MoEAgent(msgspec.structs.replace(config, layout="")), env=SETTINGS)

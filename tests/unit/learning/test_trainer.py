@@ -154,6 +154,18 @@ def test_goes_on_as_it_was_begun_or_not_at_all(tmp_path: Path) -> None:
     assert read_head(tmp_path).progress["updates"] == 8
 
 
+@pytest.mark.parametrize("settings", ["x", "[]", "5", ""])
+def test_settings_that_are_none_are_those_of_another_training(
+    settings: str, tmp_path: Path
+) -> None:
+    by_ppo(trainer(tmp_path))
+    found = load_policy(tmp_path)
+    about = found.head.about | {"settings": settings}
+    edited = found._replace(head=msgspec.structs.replace(found.head, about=about))
+    with pytest.raises(ConfigError, match="was begun as `train`"):
+        by_ppo(Trainer(found.agent, CONFIG, Kept(tmp_path, ENV, {}), resume=edited))
+
+
 def test_a_checkpoint_without_its_training_is_refused(tmp_path: Path) -> None:
     by_ppo(trainer(tmp_path))
     found = load_policy(tmp_path)
