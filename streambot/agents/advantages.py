@@ -26,10 +26,11 @@ def gae(
         A_t, [T, ...]; nothing behind the last step is known.
     """
     delta_t = r_t + discount_t * v_t - v_tm1
+    share_t = discount_t * lam * (1.0 - cut_t)
     carried = torch.zeros_like(delta_t[0])
     advantages = []
-    for t in range(len(delta_t) - 1, -1, -1):
-        carried = delta_t[t] + discount_t[t] * lam * (1.0 - cut_t[t]) * carried
+    for delta, share in zip(delta_t.flip(0).unbind(), share_t.flip(0).unbind(), strict=True):
+        carried = torch.addcmul(delta, share, carried)
         advantages.append(carried)
     return torch.stack(advantages[::-1])
 

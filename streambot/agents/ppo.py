@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_ROWS = 8_192
+"""Observations that are valued at once: what lies between the layers stays in the cache."""
+
+
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an agent is.
 
@@ -160,8 +164,8 @@ class PPOAgent:
     def values(self, obs: Tensor) -> Tensor:
         """Values [...] of observations [..., F]."""
         with torch.no_grad():
-            value: Tensor = self.critic(obs)
-            return value
+            rows = torch.split(obs.reshape(-1, obs.shape[-1]), _ROWS)
+            return torch.cat([self.critic(some) for some in rows]).view(obs.shape[:-1])
 
     def gate_entropy(self, obs: Tensor) -> float:
         """Entropy of the mean gate over observations [..., F], nats; 0 without a gate."""

@@ -132,3 +132,13 @@ def test_tanh_is_tanh_and_so_are_its_slopes() -> None:
     x = torch.linspace(-3, 3, 7, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(Tanh(), x)
     assert torch.autograd.gradgradcheck(Tanh(), x)
+
+
+def test_values_of_many_observations_are_those_of_each() -> None:
+    """Whatever the shape, also where they are more than are valued at once."""
+    agent = PPOAgent(CONFIG)
+    obs = torch.randn(3, 7_001, 6, generator=torch.Generator().manual_seed(SEED))
+    values = agent.values(obs)
+    torch.testing.assert_close(values, agent.critic(obs).detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(agent.values(obs[2, 5]), values[2, 5], rtol=1e-5, atol=1e-6)
+    assert agent.values(obs[:0]).shape == (0, 7_001)
