@@ -33,7 +33,7 @@ from streambot.env.kernel import reset_world, step_world
 from streambot.env.observe import affordable
 from streambot.env.reward import KINDS, TERMS
 from streambot.env.starts import Starts, whole
-from streambot.env.world import ACCOUNT_N, ENV, RESET_BY_CALL, WORLD
+from streambot.env.world import ACCOUNT_N, CAUSES, ENV, RESET_BY_CALL, WORLD
 from streambot.market.packed import pack_arrays, unpack_arrays
 
 if TYPE_CHECKING:
@@ -208,8 +208,30 @@ class Core:
         # What is taken over here, compiled code believes: rows, instruments, limits.
         if kept[0].tobytes() != self._identity().tobytes():
             raise DecodeError("a state of other data or settings", reason="foreign")
+        if not self._world[0]["outside"] and not self._inside(kept[1 + _STATE.index("envs")]):
+            raise DecodeError("a state that points behind the data", reason="domain")
         for array, value in zip(self._state(), kept[1:], strict=True):
             array[...] = value
+
+    def _inside(self, envs: Records) -> bool:
+        """Whether environments stand on bars that there are: compiled code asks nobody."""
+        count, starts = len(self.params), self.starts
+        instrument, bar = envs["instrument"], envs["bar"]
+        if not ((instrument >= 0) & (instrument < count)).all():
+            return False
+        last = starts.last_bar[instrument]
+        going = envs["ended"] == 0
+        asked, asked_bar = envs["asked_instrument"], envs["asked_bar"]
+        named = (asked >= 0) & (asked < count)
+        bounds = [
+            (bar >= 0) & (bar <= last),
+            ~going | ((bar < envs["last_bar"]) & (envs["last_bar"] <= last)),
+            (envs["events_n"] >= 0) & (envs["events_n"] <= ROOM),
+            (envs["cause"] >= 0) & (envs["cause"] < len(CAUSES)),
+            asked < count,
+            ~named | ((asked_bar >= 0) & (asked_bar < starts.last_bar[np.where(named, asked, 0)])),
+        ]
+        return all(bool(bound.all()) for bound in bounds)
 
     def _identity(self) -> npt.NDArray[np.uint8]:
         """Digest of the data and the settings."""
