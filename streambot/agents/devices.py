@@ -41,7 +41,7 @@ def resolve_device(asked: str = "auto") -> Device:
         ConfigError: no such device here, or no such word.
     """
     if asked not in CHOICES:
-        raise ConfigError(f"there is no device `{asked}`", hint=f"one of {', '.join(CHOICES)}")
+        raise ConfigError(f"there is no device `{asked}`", hint=f"one of {', '.join(CHOICES[:-1])}")
     if asked == "meta":
         return Device(torch.device("meta"), "device: meta (shapes only, nothing is computed)")
     if asked in {"auto", "cuda"} and torch.cuda.is_available():

@@ -23,6 +23,7 @@ from streambot.cli.run_flags import (
     Registry,
     Text,
     Timeframe,
+    parse_device,
 )
 from streambot.cli.settings import ConfigFile
 from streambot.domain.errors import ConfigError, UsageError
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 HOW = "How it is judged"
 _RANGE = ("start", "end", "episode_bars")
-_DEVICES = ("auto", "cpu", "cuda", "xla")
 
 
 def evaluate(
@@ -189,10 +189,6 @@ def _loaded(checkpoint: str, device: str) -> LoadedPolicy:
         ConfigError: it is not here, or the packages of training are not installed.
         DataError: no checkpoint, or a damaged one.
     """
-    if device not in _DEVICES:
-        raise UsageError(
-            f"there is no device `{device}`", where="--device", hint=f"one of {', '.join(_DEVICES)}"
-        )
     from streambot.wiring.extras import needs_train
 
     with needs_train("a trained policy"):
@@ -200,7 +196,7 @@ def _loaded(checkpoint: str, device: str) -> LoadedPolicy:
         from streambot.learning.policy import load_policy
     folder = Path(checkpoint).expanduser()
     folder = folder.parent if folder.name == "checkpoint.json" else folder
-    found = resolve_device(device)
+    found = resolve_device(parse_device(device))
     policy = load_policy(folder, device=found.torch)
     say(found.said, style="dim")
     return policy

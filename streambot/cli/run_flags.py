@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from streambot.domain.errors import UsageError
+
 WHAT, PACE, WHO, WHERE = "What is replayed", "How fast", "Who trades", "Where it runs"
 """Headings of the help."""
 Text = str | None
@@ -188,3 +190,20 @@ RunName = Annotated[
     Text,
     typer.Option("--run", metavar="NAME", rich_help_panel=WHERE, help="Default: one is made up."),
 ]
+DEVICES = ("auto", "cpu", "cuda", "xla")
+
+
+def parse_device(text: str | None) -> str:
+    """Where a policy computes, of `--device`; None: wherever it can.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    device = text or "auto"
+    if device not in DEVICES:
+        raise UsageError(
+            f"there is no device `{device[:60]}`",
+            where="--device",
+            hint=f"one of {', '.join(DEVICES)}",
+        )
+    return device

@@ -15,7 +15,7 @@ import typer
 from streambot.cli.console import emit, say, show
 from streambot.cli.env_settings import parse_sets, read_data
 from streambot.cli.human import count, duration, few
-from streambot.cli.run_flags import Text
+from streambot.cli.run_flags import Text, parse_device
 from streambot.cli.training_view import TrainingView
 from streambot.domain.errors import UsageError
 
@@ -191,7 +191,7 @@ def begin(
     from streambot.wiring.parting import split_data
     from streambot.wiring.trained_on import check_same
 
-    where, found, kafka = resolve_device(device or "auto"), None, None
+    where, found, kafka = resolve_device(parse_device(device)), None, None
     resume = given.get("resume")
     if resume is not None:
         others = sorted(set(given) - {"resume", "updates"})
