@@ -1,8 +1,9 @@
 """The claims about learning, small: each holds, and each catches an agent that is broken on purpose.
 
-`docs/learning-results.md` has the experiments themselves. Bounds stand four deviations or more from
-what six other seeds gave (figures in the tests), so that by chance a test fails in fewer than 1 of
-1,000 seeds; the seed is fixed besides. All together take about 12 s.
+`docs/learning-results.md` has the experiments themselves. Figures in the tests are
+means and deviations of twenty other seeds; bounds stand more than 3.3 deviations away, most of them
+more than 4, so that each test fails by chance in fewer than 1 of 1,000 seeds. The seed is fixed
+besides. All together take about 20 s.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from tests.conftest import SEED  # noqa: E402
 
 pytestmark = pytest.mark.train
 
-SMALL = DecisionConfig(paths=80, held_out=30, updates=30)
+SMALL = DecisionConfig(paths=80, held_out=30, updates=50)
 TRADE = TradingConfig(bars=6_000, updates=10, episodes=64, lr=3e-3)
 ADAPT = meta.AdaptsConfig(updates=40, tasks=8, decisions=48, held_out=64, lr=5e-3)
 
@@ -58,14 +59,17 @@ def learnt(kind: type[PPOAgent]) -> PPOAgent:
 
 
 def test_a_mixture_learns_to_decide() -> None:
-    """0.58 +- 0.03 of what the oracle earns, against -1.04 +- 0.04 with the sign wrong, -0.16 at random."""
-    assert share(learnt(MoEAgent), given().test) > 0.4
+    """0.63 +- 0.07 of what the oracle earns, -1.09 +- 0.04 with the sign wrong, -0.15 +- 0.02 at random."""
+    assert share(learnt(MoEAgent), given().test) > 0.3
     assert share(learnt(ContraryAgent), given().test) < -0.5
     assert float(given().test.expected().mean()) < 0.0
 
 
 def test_experts_share_the_regimes_out() -> None:
-    """NMI 0.175 +- 0.045 against 0.016 of a null, and 0 of a gate that is not trained."""
+    """NMI is 0.27 +- 0.08 above its null, and 0 where a gate is not trained.
+
+    Of the oracle's reward 0.20 +- 0.06 is lost with a uniform gate, 0.18 +- 0.05 with a shuffled one.
+    """
     rng = np.random.default_rng(SEED)
     fresh = given().test
     seen = specialise.views(learnt(MoEAgent), fresh)
@@ -128,14 +132,17 @@ def test_experts_are_taken_apart_as_they_stand() -> None:
 
 
 def test_a_mixture_earns_more_than_experts_that_are_weighed_alike() -> None:
-    """0.116 +- 0.034 of the oracle's reward more, at 60 updates; a fair tie would be none."""
+    """0.105 +- 0.036 of the oracle's reward more, on each of two seeds; a fair tie would be none."""
     config = DecisionConfig(updates=60)
-    fair = data(config, SEED, MARKETS["weaker"])
-    whole, alike = (
-        share(train(agent(kind, SEED, config.lr), fair.train, config, SEED), fair.test)
-        for kind in (MoEAgent, AveragedAgent)
-    )
-    assert whole > alike
+    more = 0.0
+    for seed in (SEED, SEED + 1):
+        fair = data(config, seed, MARKETS["weaker"])
+        whole, alike = (
+            share(train(agent(kind, seed, config.lr), fair.train, config, seed), fair.test)
+            for kind in (MoEAgent, AveragedAgent)
+        )
+        more += whole - alike
+    assert more > 0
 
 
 def gains(name: str) -> list[float]:
@@ -149,23 +156,23 @@ def gains(name: str) -> list[float]:
 
 
 def test_a_meta_trained_mixture_adapts_in_one_step() -> None:
-    """0.87 +- 0.02 of the oracle's reward after one step, -0.14 before any; FOMAML 0.85 +- 0.03."""
+    """0.87 +- 0.04 of the oracle's reward after one step or more, FOMAML 0.82 +- 0.04; -0.1 before any."""
     for name in ("MAML, learnt rates", "FOMAML"):
         before, *after = gains(name)
-        assert before < 0.0
-        assert min(after) > 0.7
+        assert before < 0.1
+        assert min(after) > 0.6
 
 
 @pytest.mark.parametrize(
     "mutant", ["inner loop detached", "support and query swapped", "advantage of the wrong sign"]
 )
 def test_a_meta_training_that_is_broken_is_seen(mutant: str) -> None:
-    """-0.00 +- 0.01, 0.09 +- 0.02 and -1.19 +- 0.03 after one step."""
+    """-0.01 +- 0.01, 0.09 +- 0.02 and -1.20 +- 0.03 after one step."""
     assert gains(mutant)[1] < 0.3
 
 
 def test_a_mixture_learns_in_the_environment() -> None:
-    """0.31 +- 0.10 of who is told the drift, after brokerage; -1.7 +- 0.2 at random, -3.1 wrongly."""
+    """0.29 +- 0.06 of who is told the drift, brokerage paid; at random -1.7 +- 0.3, wrongly -3.1 +- 0.4."""
     share_of = {line["arm"]: line["share"] for line in learns.in_environment(TRADE, SEED)}
     assert share_of["mixture"] > -0.1
     assert share_of["random"] < -0.7
@@ -173,7 +180,7 @@ def test_a_mixture_learns_in_the_environment() -> None:
 
 
 def test_a_leak_is_found_and_nothing_else_earns() -> None:
-    """2,440 +- 140 an episode with the next bar in sight; -10 +- 47 without, on a random walk."""
+    """2,380 +- 150 an episode with the next bar in sight; 4 +- 42 without, on a random walk."""
     seen, fresh = (
         market(np.random.default_rng([SEED, s]), TRADE.bars, mu=0.0) for s in (TRAIN, TEST)
     )
