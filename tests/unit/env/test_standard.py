@@ -328,6 +328,8 @@ def test_stable_baselines_takes_it() -> None:
 
 @pytest.mark.train
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+# RLlib registers an environment of its own once for every algorithm and runner.
+@pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-single-agent-env:UserWarning")
 def test_rllib_takes_it() -> None:
     """RLlib's own runner steps it, and cloudpickle, which Ray sends environments by, brings it over."""
     from ray import cloudpickle
