@@ -24,11 +24,15 @@ from streambot.agents.losses import divergence, ppo_loss
 from streambot.domain.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 OuterLoss = Callable[[Parameters, Batch], Tensor]
 """Of adapted parameters, and a query set [N, T]; of several tasks [K, ...] and [K, N, T], their mean."""
+
+
+_STEPS_AT_ONCE = 4_096
+"""Steps of supports that are differentiated through at once: some 50 MB for each inner step of a mixture."""
 
 
 class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,13 +144,32 @@ def meta_gradient(
             surrogate of PPO alone.
     """
     of, of_rates = _leaves(parameters), _leaves(rates)
-    loss = task_loss(policy, of, of_rates, supports, queries, config, adapt, outer)
-    slopes = torch.autograd.grad(loss, [*of.values(), *of_rates.values()], materialize_grads=True)
+    leaves = [*of.values(), *of_rates.values()]
+    total, loss = [torch.zeros_like(leaf) for leaf in leaves], torch.zeros(())
+    for support, query in _groups(supports, queries):
+        share = len(support.action) / len(supports.action)
+        mean = share * task_loss(policy, of, of_rates, support, query, config, adapt, outer)
+        slopes = torch.autograd.grad(mean, leaves, materialize_grads=True)
+        total = [whole + slope for whole, slope in zip(total, slopes, strict=True)]
+        loss = loss.to(mean) + mean.detach()
     return MetaGradient(
-        dict(zip(of, slopes, strict=False)),
-        dict(zip(of_rates, slopes[len(of) :], strict=True)),
-        loss.detach(),
+        dict(zip(of, total, strict=False)),
+        dict(zip(of_rates, total[len(of) :], strict=True)),
+        loss,
     )
+
+
+def _groups(supports: Batch, queries: Batch) -> Iterator[tuple[Batch, Batch]]:
+    """Tasks that are computed together: on a CPU no more than its memory is quick for."""
+    tasks = len(supports.action)
+    size = tasks
+    if supports.action.device.type == "cpu":
+        size = min(tasks, max(1, _STEPS_AT_ONCE // max(1, supports.action[0].numel())))
+    for low in range(0, tasks, size):
+        support, query = (
+            Batch(*(part[low : low + size] for part in whole)) for whole in (supports, queries)
+        )
+        yield support, query
 
 
 def _leaves(values: Mapping[str, Tensor]) -> Parameters:

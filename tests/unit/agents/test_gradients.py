@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
 
-from streambot.agents import losses  # noqa: E402
+from streambot.agents import losses, maml  # noqa: E402
 from streambot.agents.adaptation import Parameters, adapted, as_parameters, support_loss  # noqa: E402
 from streambot.agents.advantages import gae  # noqa: E402
 from streambot.agents.batch import AdaptConfig, Batch  # noqa: E402
@@ -156,14 +156,18 @@ def test_the_meta_gradient_is_that_of_finite_differences(steps: int, lam: float)
     assert abs(along(first) - true) > 1e-3 * abs(true), "the test could not tell the two apart"
 
 
-def test_many_tasks_at_once_are_the_mean_of_one_after_the_other() -> None:
-    """`vmap` over tasks gives what a loop gives, for parameters and for rates."""
+@pytest.mark.parametrize("at_once", [1, 3 * N * T, 4_096])
+def test_many_tasks_at_once_are_the_mean_of_one_after_the_other(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks as an axis give what a loop gives, for parameters and for rates, in groups of any size."""
     made = agent()
     parameters = {k: v.detach() for k, v in as_parameters(made.network).items()}
     rates = {k: torch.full_like(v, 0.3) for k, v in parameters.items()}
     supports = [batch(made, SEED + k) for k in range(4)]
     queries = [batch(made, SEED + 10 + k) for k in range(4)]
     config = MetaConfig(steps=2)
+    monkeypatch.setattr(maml, "_STEPS_AT_ONCE", at_once)
     whole = meta_gradient(
         made.policy,
         parameters,
@@ -173,12 +177,14 @@ def test_many_tasks_at_once_are_the_mean_of_one_after_the_other() -> None:
         config,
         made.config.adapt,
     )
+    monkeypatch.undo()
     each = [
         meta_gradient(
             made.policy, parameters, rates, stacked([s]), stacked([q]), config, made.config.adapt
         )
         for s, q in zip(supports, queries, strict=True)
     ]
+    torch.testing.assert_close(whole.loss, torch.stack([one.loss for one in each]).mean())
     for part in ("parameters", "rates"):
         for name in parameters:
             mean = torch.stack([getattr(one, part)[name] for one in each]).mean(0)
