@@ -20,15 +20,14 @@ import numpy as np
 import torch
 from msgspec import Meta
 from torch import nn
-from torch.func import vmap
 
-from streambot.agents.adaptation import Parameters, adapted, as_parameters, taken
+from streambot.agents.adaptation import Parameters, adapted, as_parameters, for_each, taken
 from streambot.agents.advantages import normalised
 from streambot.agents.batch import Batch, check_batch
 from streambot.agents.maml import MetaConfig, meta_gradient
 from streambot.agents.memory import memory_of, part_of, remember
 from streambot.agents.ppo import chosen
-from streambot.agents.updates import value_update
+from streambot.agents.updates import adam, value_update
 from streambot.domain.errors import DataError
 from streambot.learning.tasks import Arena, TaskConfig
 
@@ -117,10 +116,8 @@ class MetaLearner:
         self._arena = Arena(pool, config.tasks, seed=config.seed)
         self.rates = first_rates(agent)
         learnt = [*agent.network.parameters(), *self.rates.values()]
-        self._optimizer = torch.optim.Adam(learnt, lr=config.meta.lr, eps=1e-5)
-        self._critic_optimizer = torch.optim.Adam(
-            agent.critic.parameters(), lr=agent.config.learn.lr, eps=1e-5
-        )
+        self._optimizer = adam(learnt, config.meta.lr)
+        self._critic_optimizer = adam(list(agent.critic.parameters()), agent.config.learn.lr)
 
     def update(self, number: int) -> tuple[MetaStats, Tensor]:
         """One batch of tasks.
@@ -245,16 +242,10 @@ def adapted_all(
     agent: PPOAgent, supports: Batch, steps: int, rates: Parameters | None
 ) -> Parameters:
     """Parameters adapted to each of several supports [K, N, T, ...]: [K, ...] each, without history."""
-    parameters = as_parameters(agent.network)
-
-    def one(support: Batch) -> Parameters:
-        return adapted(agent.policy, parameters, support, steps, agent.config.adapt, rates)
-
+    parameters = for_each(as_parameters(agent.network), len(supports.action))
     with torch.no_grad():
-        if steps == 0:  # nothing to map over: the same for all
-            count = len(supports.action)
-            return {n: v.detach().expand(count, *v.shape) for n, v in parameters.items()}
-        return {name: value.detach() for name, value in vmap(one)(supports).items()}
+        after = adapted(agent.policy, parameters, supports, steps, agent.config.adapt, rates)
+    return {name: value.detach() for name, value in after.items()}
 
 
 def acting(agent: PPOAgent, parameters: Parameters) -> Acts:
@@ -264,11 +255,10 @@ def acting(agent: PPOAgent, parameters: Parameters) -> Acts:
         agent: whose policy it is.
         parameters: [K, ...] each.
     """
-    policy = vmap(agent.policy)
 
     def act(obs: Tensor, mask: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            log_probs = policy(parameters, obs, mask)
+            log_probs = agent.policy(parameters, obs, mask)
             action = chosen(log_probs, uniform)
             return action, taken(log_probs, action)
 

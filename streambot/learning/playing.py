@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch.func import vmap
 
 from streambot.agents.ppo import chosen
 from streambot.domain.errors import StrategyError
@@ -19,8 +18,6 @@ from streambot.env.passage import Account, Passage, Stretch
 from streambot.env.scripts import Scripted, script_named
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from streambot.agents.adaptation import Parameters
     from streambot.agents.ppo import PPOAgent
     from streambot.data.segments import Segments
@@ -121,19 +118,13 @@ class _Seated:
         obs = torch.from_numpy(core.observations[self._own][rows]).to(self._agent.device)
         mask = torch.from_numpy(core.masks[self._own][rows]).to(self._agent.device)
         with torch.no_grad():
-            action = chosen(self._log_probs(obs, mask), uniform).cpu().numpy()
+            action = chosen(self._agent.log_probs(obs, mask, self._some), uniform).cpu().numpy()
         # Weights beyond all bounds: what they say is no number, or drowns the mask.
         legal = core.masks[self._own][rows, action]
         if not legal.all():
             symbol = core.instrument_of(self._own.start + int(rows[np.argmin(legal)])).symbol
             raise StrategyError(f"the policy gives no legal answer on {symbol}")
         core.actions[self._own][rows] = action
-
-    def _log_probs(self, obs: Tensor, mask: Tensor) -> Tensor:
-        if self._some is None:
-            return self._agent.log_probs(obs, mask)
-        said: Tensor = vmap(self._agent.policy)(self._some, obs, mask)
-        return said
 
 
 def play(

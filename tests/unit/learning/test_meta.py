@@ -89,22 +89,25 @@ def test_rates_stay_where_they_are_unless_they_are_learnt() -> None:
     assert torch.equal(rates, torch.full_like(rates, of.agent.config.adapt.lr))
 
 
-def test_every_task_is_adapted_to_by_itself() -> None:
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("kind", [MoEAgent, PPOAgent])
+def test_every_task_is_adapted_to_by_itself(kind: type[PPOAgent], steps: int) -> None:
     """All at once are one after the other, and each acts with its own parameters."""
-    of, pool = agent(), market()
+    of, pool = agent(kind), market()
     arena, draws = Arena(pool, 2), np.random.default_rng(SEED)
     tasks = pool.draw(2, draws)
     played = arena.play(tasks, of.select_action, draws, query=False, device=CPU)
     support = task_batch(of, played, TASKS.accounts)
     rates = first_rates(of)
-    together = adapted_all(of, support, 3, rates)
+    together = adapted_all(of, support, steps, rates)
+    assert not any(value.requires_grad for value in together.values())
     for k in range(2):
         alone = adapted(
-            of.policy, as_parameters(of.network), Batch(*(part[k] for part in support)), 3,
+            of.policy, as_parameters(of.network), Batch(*(part[k] for part in support)), steps,
             of.config.adapt, rates,
         )  # fmt: skip
         for name, value in alone.items():
-            torch.testing.assert_close(together[name][k], value, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(together[name][k], value, rtol=0, atol=1e-6)
         obs, mask = support.obs[k, :, 0], support.mask[k, :, 0]
         both = acting(of, together)(
             support.obs[:, :, 0], support.mask[:, :, 0], torch.full((2, TASKS.accounts), 0.3)
@@ -112,7 +115,7 @@ def test_every_task_is_adapted_to_by_itself() -> None:
         log_probs = of.policy(alone, obs, mask).detach()
         torch.testing.assert_close(
             both[1][k], log_probs.gather(-1, both[0][k].unsqueeze(-1)).squeeze(-1),
-            rtol=1e-4, atol=1e-5,
+            rtol=0, atol=1e-6,
         )  # fmt: skip
 
 
