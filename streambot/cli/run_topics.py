@@ -12,7 +12,7 @@ from streambot.cli.settings import read_settings
 from streambot.cli.which_broker import KnownRun, find_known
 from streambot.domain.errors import ConfigError, UsageError
 from streambot.domain.topic_plan import declare
-from streambot.domain.topics import TOPICS_FILE, find_topics
+from streambot.domain.topics import TOPICS_FILE, Of, find_topics, streams_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ def read_asked(
         try:
             names = {
                 stream: template.topic(settings.config.namespace, known.name)
-                for stream, template in find_topics(None, Path.cwd()).items()
+                for stream, template in streams_of(find_topics(None, Path.cwd()), Of.RUN).items()
             }
         except ValueError as error:
             raise UsageError(str(error), where="--run", hint="choose a shorter name") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -64,6 +64,8 @@ class ValueKind(StrEnum):
     JSON = "json"
     SNAPSHOT = "snapshot"
     ORIGINAL = "original"
+    FRAGMENT = "fragment"
+    WEIGHTS = "weights"
 
 
 class Key(StrEnum):
@@ -72,6 +74,16 @@ class Key(StrEnum):
     NONE = "none"
     INSTRUMENT = "instrument"
     RECORD = "record"
+    ACTOR = "actor"
+    POLICY = "policy"
+
+
+class Of(StrEnum):
+    """What owns a stream."""
+
+    RUN = "run"
+    TRAINING = "training"
+    BOTH = "both"
 
 
 class PerRun(StrEnum):
@@ -93,6 +105,7 @@ class TopicTemplate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         time: what the timestamps of its records are.
         retention: `forever` or a duration.
         partitions: a number, or the run's.
+        of: what owns it: a run, a training, or each of them.
         key: what records are keyed by.
         cleanup: `delete` or `compact`.
         notes: for people.
@@ -105,6 +118,7 @@ class TopicTemplate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     time: TimeKind
     retention: str
     partitions: Annotated[int, Meta(ge=1, le=1024)] | PerRun = PerRun.RUN
+    of: Of = Of.RUN
     key: Key = Key.NONE
     cleanup: Cleanup = Cleanup.DELETE
     notes: str = ""
@@ -164,6 +178,13 @@ class TopicTemplate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             **self.settings,
         }
         return dict(sorted(settings.items()))
+
+
+def streams_of(
+    templates: dict[str, TopicTemplate], owner: Literal[Of.RUN, Of.TRAINING]
+) -> dict[str, TopicTemplate]:
+    """Those streams that a run, or a training, has."""
+    return {name: one for name, one in templates.items() if one.of in {owner, Of.BOTH}}
 
 
 def load_topics(path: Path) -> dict[str, TopicTemplate]:

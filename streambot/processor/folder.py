@@ -34,6 +34,9 @@ _ATTEMPTS = 64
 _LOCK_ATTEMPTS = 5
 _LOCK_PAUSE_S = 0.02
 _MAX_RECORD_BYTES = 16 * 1024 * 1024
+RUN, TRAINING = "run", "training"
+_STARTS = {RUN: "streambot simulate", TRAINING: "streambot train"}
+_COMMANDS = {RUN: "streambot runs show {}", TRAINING: "streambot policy show {}"}
 
 
 def check_run_name(name: str) -> str:
@@ -92,14 +95,14 @@ class RunFolder:
         )
 
     @classmethod
-    def open(cls, runs_dir: Path, name: str) -> Self:
-        """The folder of a run that exists, to go on with it.
+    def open(cls, runs_dir: Path, name: str, kind: str = RUN) -> Self:
+        """The folder of a run (or training) that exists, to go on with it.
 
         Raises:
             UsageError: there is no such run, or a process works on it.
             ConfigError: its `run.json` cannot be read.
         """
-        record = read_record(find_run(runs_dir, name))
+        record = read_record(find_run(runs_dir, name, kind))
         path = runs_dir / name
         return cls(path, _lock(path), record)
 
@@ -198,8 +201,8 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def list_runs(runs_dir: Path) -> list[RunRecord]:
-    """Records of all runs that can be read, the newest start last."""
+def list_runs(runs_dir: Path, kind: str = RUN) -> list[RunRecord]:
+    """Records of all runs (or trainings) that can be read, the newest start last."""
     records: list[RunRecord] = []
     if runs_dir.is_dir():
         for path in runs_dir.iterdir():
@@ -208,28 +211,35 @@ def list_runs(runs_dir: Path) -> list[RunRecord]:
                     records.append(read_record(path))
                 except ConfigError:
                     continue
-    return sorted(records, key=lambda record: (record.started_at, record.run))
+    of_kind = [record for record in records if record.kind == kind]
+    return sorted(of_kind, key=lambda record: (record.started_at, record.run))
 
 
-def find_run(runs_dir: Path, name: str | None) -> Path:
-    """Folder of the run `name`; None: of the run that was started last.
+def find_run(runs_dir: Path, name: str | None, kind: str = RUN) -> Path:
+    """Folder of the run (or training) `name`; None: of the one that was started last.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: there is no such run, or the name is one of the other kind.
     """
     if name is not None:
         check_run_name(name)
         if (runs_dir / name / "run.json").is_file():
+            with suppress(ConfigError):
+                if (found := read_record(runs_dir / name).kind) != kind:
+                    raise UsageError(
+                        f"{name} is a {found}, not a {kind}", where=str(runs_dir),
+                        hint=_COMMANDS[found].format(name),
+                    )  # fmt: skip
             return runs_dir / name
-    known = [record.run for record in list_runs(runs_dir)]
+    known = [record.run for record in list_runs(runs_dir, kind)]
     if name is None and known:
         return runs_dir / known[-1]
     if name is None:
-        raise UsageError("there is no run yet", where=str(runs_dir), hint="streambot simulate")
+        raise UsageError(f"there is no {kind} yet", where=str(runs_dir), hint=_STARTS[kind])
     raise UsageError(
-        f"there is no run {name}",
+        f"there is no {kind} {name}",
         where=str(runs_dir),
-        hint=did_you_mean(name, known) or "streambot simulate",
+        hint=did_you_mean(name, known) or _STARTS[kind],
     )
 
 

@@ -67,6 +67,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         resumes: how often it was resumed.
         error: why it failed; None otherwise.
         manifest: what the run is, complete enough to resume it (`processor.manifest`).
+        kind: of what the record is: a run, or a training.
         outputs: where orders, fills and P&L are: in `files` beside this one, or, of a run whose
             pieces are apart, in its `topics` alone.
     """
@@ -84,6 +85,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     manifest: msgspec.Raw = msgspec.Raw(b"{}")
     outputs: Literal["files", "topics"] = "files"
+    kind: Literal["run", "training"] = "run"
 
 
 def next_state(run: str, state: RunState, trigger: Trigger) -> RunState:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from streambot.cli.topic_list import split_topic
-from streambot.domain.topics import bundled_topics
+from streambot.domain.topics import Of, bundled_topics, streams_of
 from tests.unit.cli.run_folders import write_run
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Invoke = Callable[..., Said]
 
-STREAMS = list(bundled_topics())
+STREAMS = list(streams_of(bundled_topics(), Of.RUN))
 
 
 @pytest.fixture(autouse=True)

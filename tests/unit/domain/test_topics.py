@@ -7,11 +7,13 @@ import pytest
 from streambot.domain.errors import ConfigError
 from streambot.domain.topics import (
     Cleanup,
+    Of,
     TimeKind,
     TopicTemplate,
     bundled_topics,
     find_topics,
     read_topics,
+    streams_of,
 )
 from streambot.domain.yaml_positions import safe_load_positions
 
@@ -33,6 +35,8 @@ def test_the_bundled_streams():
         "state",
         "late",
         "dead-letter",
+        "experience",
+        "policy",
         "status",
         "control",
         "runs",
@@ -42,23 +46,26 @@ def test_the_bundled_streams():
     assert topics["ticks"].topic("streambot", "run-1") == "streambot.run-1.ticks"
     # the last record of every key is what they are for, so only they lose the ones before
     compacted = {s for s, t in topics.items() if t.cleanup is Cleanup.COMPACT}
-    assert compacted == {"state", "runs"}
+    assert compacted == {"state", "policy", "runs"}
     # ticks, orders and outputs are joined by partition: their counts must be equal
     counts = {s: topics[s].partition_count(3) for s in ("ticks", "orders", "fills", "pnl")}
     assert set(counts.values()) == {3}
     # what is about the whole run stands in one partition, and everything else is split as it is
-    alone = {"status", "control", "runs", "portfolio", "alerts"}
+    alone = {"experience", "policy", "status", "control", "runs", "portfolio", "alerts"}
     assert {s: t.partition_count(3) for s, t in topics.items()} == {
         s: 1 if s in alone else 3 for s in topics
     }
     wall = {s for s, t in topics.items() if t.time is TimeKind.WALL}
-    assert wall == {"status", "control", "runs"}
+    assert wall == {"experience", "policy", "status", "control", "runs"}
+    training = streams_of(topics, Of.TRAINING)
+    assert list(training) == ["experience", "policy", "status", "runs"]
+    assert set(streams_of(topics, Of.RUN)) == set(topics) - {"experience", "policy"}
 
 
 def test_streams_of_event_time_are_kept_whatever_their_timestamps_say():
     """Of wall time, what a run is stays as long as the run; what it was told goes after a week."""
     week = str(7 * 86_400_000)
-    wall = {"status": week, "control": week, "runs": "-1"}
+    wall = {"status": week, "control": week, "experience": week, "policy": "-1", "runs": "-1"}
     for stream, template in bundled_topics().items():
         settings = template.kafka_settings()
         if template.time is TimeKind.EVENT:
