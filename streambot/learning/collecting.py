@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 import numpy as np
 import torch
 
 from streambot.agents.adaptation import taken
 from streambot.agents.moe import MoEAgent
 from streambot.agents.ppo import chosen
+from streambot.domain.durations import format_duration
 from streambot.env.fields import layout_digest
 from streambot.learning.rollouts import Rollouts
 from streambot.streams.fragment import Fragment, FragmentHead
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from streambot.agents.ppo import PPOAgent
     from streambot.env.vector_env import VectorTradingEnv
     from streambot.learning.experience import Experience
+
+
+_SEGMENT = ("instrument", "first_bar", "last_bar")
+"""Fields of `env.world.ENV` that say what an episode plays."""
 
 
 class Collecting(NamedTuple):
@@ -79,13 +83,13 @@ class Collector:
         count, actions = self._env.num_envs, agent.config.actions
         said = np.empty((self._steps, count, actions), np.float32)
         gate = np.zeros((self._steps, count, _experts(agent)), np.float32)
-        symbols = [i.symbol for i in self._env.core.segments.head.instruments]
-        numbers = np.empty((self._steps, count), np.int64)
+        played = np.empty((self._steps, count, len(_SEGMENT)), np.int64)
         at = 0
 
         def act(obs: Tensor, mask: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
             nonlocal at
-            numbers[at] = self._env.core.envs["instrument"]
+            envs = self._env.core.envs
+            played[at] = np.stack([envs[name] for name in _SEGMENT], -1)
             with torch.no_grad():
                 if isinstance(agent, MoEAgent):
                     mixed = agent.mixed(obs, mask)
@@ -104,8 +108,8 @@ class Collector:
             ends = {*(np.flatnonzero(kept.over[:, i]) + 1).tolist(), self._steps}
             low = 0
             for high in sorted(ends):
-                head = self._head(kept, i, low, high, weights, gate.shape[2])
-                head = msgspec.structs.replace(head, instrument=symbols[numbers[low, i]])
+                instrument, task = self._task(*played[low, i].tolist())
+                head = self._head(kept, i, low, high, weights, gate.shape[2], instrument, task)
                 span = slice(low, high)
                 # Of the observation reached nobody says what is legal: nobody answers it.
                 after = np.ones((1, actions), np.uint8)
@@ -121,8 +125,22 @@ class Collector:
                 low = high
         return Collecting(fragments, returns)
 
+    def _task(self, number: int, first: int, last: int) -> tuple[str, str]:
+        """Symbol and task, see `FragmentHead`, of an episode of bars `first` to `last`."""
+        about = self._env.core.segments.head
+        symbol = about.instruments[number].symbol
+        return symbol, f"{symbol}/{format_duration(about.decision_ns)}/{first}+{last - first}"
+
     def _head(
-        self, kept: Experience, i: int, low: int, high: int, weights: int, experts: int
+        self,
+        kept: Experience,
+        i: int,
+        low: int,
+        high: int,
+        weights: int,
+        experts: int,
+        instrument: str,
+        task: str,
     ) -> FragmentHead:
         """Of the steps `low` to `high` of environment i, which are the next ones of its episode."""
         terminated, over = bool(kept.terminated[high - 1, i]), bool(kept.over[high - 1, i])
@@ -131,7 +149,7 @@ class Collector:
             sequence=self._sequence, layout=self._layout, env=i, episode=int(self._episodes[i]),
             t_started=int(self._at[i]), steps=high - low, features=kept.obs.shape[2],
             actions=kept.mask.shape[2], experts=experts, weights=weights, terminated=terminated,
-            truncated=over and not terminated,
+            truncated=over and not terminated, instrument=instrument, task=task,
         )  # fmt: skip
         self._sequence += 1
         self._at[i] = 0 if over else self._at[i] + high - low

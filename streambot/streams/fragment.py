@@ -46,7 +46,11 @@ class FragmentHead(msgspec.Struct, frozen=True, kw_only=True):
         steps: T. features: F. actions: A. experts: E; 0: the policy has no gate.
         weights: sequence number of the weights that acted.
         terminated, truncated: how the episode ended with the last step; neither: it goes on.
-        instrument: symbol. task: of meta-learning; empty: none.
+        instrument: symbol.
+        task: the segment that the episode plays, `SPY/1m/1200+390`: instrument, timeframe of its
+            decisions, the bar at whose close it begins, counted among those of the instrument in
+            the recording, and the steps that it lasts unless something ends it sooner. Episodes over
+            the same segment of a recording have the same task. Empty: not said.
     """
 
     training: _Name

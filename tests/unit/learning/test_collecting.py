@@ -79,6 +79,35 @@ def test_it_says_what_the_policy_said() -> None:
         assert fragment.head.instrument == "S"
 
 
+def test_a_task_is_the_segment_that_the_episode_plays() -> None:
+    """Whoever asks an environment for the task's bars, and acts as the fragment did, sees the same."""
+    agent, of = agent_for(envs()), collector()
+    fragments = [f for number in range(2) for f in of.collect(agent, number).fragments]
+    twin = envs()
+    tasks: dict[str, str] = {}
+    for fragment in fragments:
+        head = fragment.head
+        # An episode stays what it was, in all of its fragments.
+        assert tasks.setdefault(head.episode_id, head.task) == head.task
+        if head.t_started:
+            continue
+        symbol, timeframe, segment = head.task.split("/")
+        bar, bars = map(int, segment.split("+"))
+        assert (symbol, timeframe, bars) == (head.instrument, "1m", 17)
+        options = {"instrument": symbol, "bar": bar, "bars": bars}
+        obs, infos = twin.reset(seed=0, options=options)
+        for t, action in enumerate(fragment.action):
+            np.testing.assert_array_equal(obs[0], fragment.obs[t])
+            np.testing.assert_array_equal(infos["action_mask"][0], fragment.mask[t])
+            after, reward, terminated, truncated, infos = twin.step(np.full(N, action, np.int64))
+            assert np.float32(reward[0]) == fragment.reward[t]
+            over = terminated[0] | truncated[0]
+            obs = infos["final_obs"] if over else after
+        np.testing.assert_array_equal(obs[0], fragment.obs[-1])
+        assert (terminated[0], truncated[0]) == (head.terminated, head.truncated)
+    assert len(set(tasks.values())) > N
+
+
 def test_a_learner_reads_every_step_once() -> None:
     """Through bytes: no gap, no repeat, nothing foreign."""
     agent, of = agent_for(envs()), collector()
