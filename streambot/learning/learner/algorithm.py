@@ -9,6 +9,7 @@ environment of the right shapes that is never stepped. Checkpoints are not RLlib
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -28,6 +30,9 @@ from streambot.agents.memory import memory_of, part_of, remember
 from streambot.learning.learner.episodes import episodes_of
 from streambot.learning.learner.module import (
     BALANCE,
+    CLIPPED,
+    GATE_ENTROPY,
+    KL,
     BalancedPPOLearner,
     PolicyModule,
     model_config,
@@ -42,6 +47,16 @@ if TYPE_CHECKING:
     from streambot.agents.ppo import PPOAgent
     from streambot.streams.fragment import Fragment
 
+MEASURES = {
+    "policy_loss": POLICY_LOSS_KEY,
+    "value_loss": VF_LOSS_KEY,
+    "entropy": ENTROPY_KEY,
+    "kl": KL,
+    "clipped": CLIPPED,
+    "gate_entropy": GATE_ENTROPY,
+    "gradient_norm": "gradients_default_optimizer_global_norm",
+}
+"""What an update is measured by, and what RLlib's learner calls it."""
 UNCLIPPED = 1e9
 """RLlib clips the loss of values by default, in units of rewards; ours does not."""
 
@@ -140,8 +155,12 @@ class StreamPPO(PPO):  # type: ignore[misc]
         if fragments:
             self.update(fragments, rewards)
 
-    def update(self, fragments: Sequence[Fragment], rewards: Sequence[Any]) -> None:
-        """Learn from fragments, through RLlib's connectors and learner."""
+    def update(self, fragments: Sequence[Fragment], rewards: Sequence[Any]) -> dict[str, float]:
+        """Learn from fragments, through RLlib's connectors and learner.
+
+        Returns:
+            What was measured of it, see `MEASURES`; finite numbers alone, and those there are.
+        """
         steps = sum(fragment.head.steps for fragment in fragments)
         self.trained_steps += steps
         self.metrics.log_value((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED), steps, reduce="sum")
@@ -157,6 +176,16 @@ class StreamPPO(PPO):  # type: ignore[misc]
         )
         self.updates += 1
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        return self._measured()
+
+    def _measured(self) -> dict[str, float]:
+        of_module = self.metrics.peek((LEARNER_RESULTS, DEFAULT_MODULE_ID), default={})
+        found = {
+            ours: float(of_module[theirs])
+            for ours, theirs in MEASURES.items()
+            if of_module.get(theirs) is not None
+        }
+        return {name: value for name, value in found.items() if isfinite(value)}
 
     def give(self, agent: PPOAgent) -> None:
         """Take over an agent's weights."""

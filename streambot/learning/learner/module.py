@@ -19,11 +19,14 @@ from ray.rllib.core.rl_module.apis import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
+from streambot.agents.adaptation import taken
 from streambot.agents.checkpoint import KINDS
-from streambot.agents.losses import gate_balance
+from streambot.agents.losses import divergence, gate_balance
 from streambot.agents.ppo import AgentConfig, PPOAgent
 
 LOG_GATE = "log_gate"
+KL, CLIPPED, GATE_ENTROPY = "kl", "clipped", "gate_entropy"
+"""What is measured of an update beside RLlib's own."""
 BALANCE = "balance"
 """Name of the balance's weight in the settings of the module."""
 
@@ -95,11 +98,27 @@ class BalancedPPOLearner(PPOTorchLearner):  # type: ignore[misc]
         loss: Tensor = super().compute_loss_for_module(
             module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
         )
-        if LOG_GATE not in fwd_out:
-            return loss
-        log_gate = fwd_out[LOG_GATE]
         kept = batch.get(Columns.LOSS_MASK)
-        usage = gate_balance(log_gate if kept is None else log_gate[kept.bool()])
-        self.metrics.log_value((module_id, "gate_entropy"), usage.detach(), window=1)
-        balanced: Tensor = loss - config.learner_config_dict[BALANCE] * usage
-        return balanced
+        rows = slice(None) if kept is None else kept.bool()
+        moved = self._moved(
+            fwd_out[Columns.ACTION_DIST_INPUTS][rows].detach(),
+            batch[Columns.ACTIONS][rows].long(), batch[Columns.ACTION_LOGP][rows], config.clip_param,
+        )  # fmt: skip
+        if LOG_GATE in fwd_out:
+            usage = gate_balance(fwd_out[LOG_GATE][rows])
+            loss -= config.learner_config_dict[BALANCE] * usage
+            moved[GATE_ENTROPY] = usage.detach()
+        self.metrics.log_dict(moved, key=module_id, window=1)
+        return loss
+
+    @staticmethod
+    def _moved(
+        log_probs: Tensor, action: Tensor, behaviour: Tensor, clip: float
+    ) -> dict[str, Tensor]:
+        """How far the policy is from the one that acted: as `agents.updates` measures it."""
+        log_prob = taken(log_probs, action)
+        gain = (log_prob - behaviour).exp() - 1.0
+        return {
+            KL: divergence(log_prob, behaviour).mean(),
+            CLIPPED: (gain.abs() > clip).float().mean(),
+        }

@@ -118,9 +118,18 @@ def test_weights_and_memory_go_over_and_come_back(kind: type[PPOAgent]) -> None:
     for name, value in first.network.state_dict().items():
         assert torch.equal(fetched.network.state_dict()[name], value), name
     market = Market(first, lambda: 0)
-    algorithm.update(*market.take(N * T))
+    measured = algorithm.update(*market.take(N * T))
     algorithm.fetch(fetched)
     assert algorithm.updates == 1
+    gate = {"gate_entropy"} if kind is MoEAgent else set()
+    assert measured.keys() == gate | {
+        "policy_loss", "value_loss", "entropy", "kl", "clipped", "gradient_norm",
+    }  # fmt: skip
+    assert 0 < measured["entropy"] <= np.log(2) + 1e-6, "two of three actions are legal"
+    assert 0 <= measured["clipped"] <= 1
+    assert measured["kl"] > 0, "the policy has moved"
+    assert min(measured["gradient_norm"], measured["value_loss"]) > 0
+    assert 0 < measured.get("gate_entropy", 0.1) <= np.log(CONFIG.experts) + 1e-6
     assert any(
         not torch.equal(fetched.network.state_dict()[n], v)
         for n, v in first.network.state_dict().items()
