@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import msgspec
 
 from streambot.agents.batch import LearnConfig
 from streambot.agents.moe import MoEAgent
 from streambot.agents.ppo import PPOAgent
 from streambot.learning.actor import Acted, ActorPlace, act
-from streambot.learning.learner.service import Learner, LearnerConfig, LearnerPlace, Learnt
+from streambot.learning.declaration import Training, declare_training, generation, read_training
+from streambot.learning.learner.generations import Generations
+from streambot.learning.learner.progress import LearnerConfig, Learnt
+from streambot.learning.learner.service import Learner
 from streambot.learning.policy import agent_config, load_policy
 from streambot.learning.trainer import Kept
-from streambot.streams.ports import Log, StreamSpec
+from streambot.streams.ports import Log, Start, StreamSpec
 from tests.conftest import SEED
 from tests.unit.learning.test_rollouts import N, envs
 
@@ -30,12 +36,42 @@ def new_agent() -> MoEAgent:
     return MoEAgent(agent_config(envs().config, hidden=(16,), seed=2, learn=learn))
 
 
-class Rig:
-    """A log with the streams of a training, threads, and what everybody told."""
+STREAMS = ("experience", "policy", "status", "runs")
 
-    def __init__(self, log: Log, prefix: str, folder: Path) -> None:
-        self.log, self.folder = log, folder
-        self.experience, self.policy = f"{prefix}.experience", f"{prefix}.policy"
+
+class Rig:
+    """A log with the streams of a training, threads, and what everybody told.
+
+    Args:
+        log: where they are.
+        prefix: `<namespace>.<training>`.
+        folder: of the checkpoints.
+        transactional: the log has transactions, and they are used.
+        roll_bytes: streams are generations of so many bytes; None: they last.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        prefix: str,
+        folder: Path,
+        *,
+        transactional: bool = False,
+        roll_bytes: int | None = None,
+    ) -> None:
+        self.log, self.folder, self.transactional = log, folder, transactional
+        namespace, _, training = prefix.rpartition(".")
+        topics = {stream: f"{prefix}.{stream}" for stream in STREAMS}
+        if roll_bytes is not None:
+            topics |= {s: generation(topics[s], 0) for s in ("experience", "policy")}
+        self.training = Training(
+            namespace=namespace, training=training, policy="main", topics=topics,
+            request=msgspec.Raw(b"{}"), data="d", layout=new_agent().config.layout, seed=SEED,
+            envs=N, rollout=STEPS,
+        )  # fmt: skip
+        self.generations: Generations | None = None
+        if roll_bytes is not None:
+            self.generations = Generations(log, self.training, lambda: 0, roll_bytes=roll_bytes)
         self.threads = ThreadPoolExecutor(4)
         self.learnt: list[Learnt] = []
         self.acted: dict[int, list[Acted]] = {}
@@ -53,27 +89,36 @@ class Rig:
             await self._more.wait()
 
     async def begin(self) -> None:
-        await self.log.create([StreamSpec(name=self.experience), StreamSpec(name=self.policy)])
+        await self.log.create([StreamSpec(name=topic) for topic in self.training.topics.values()])
+        await declare_training(self.log, self.training, at_ms=0)
 
     async def actor(self, number: int, incarnation: int = 0) -> None:
-        place = ActorPlace(
-            "t", self.experience, self.policy, "main", f"a{number}", number, incarnation
-        )
+        """An actor of the training as it is declared now."""
+        found = await read_training(self.log, self.training.topics["runs"])
+        assert found is not None
         await act(
-            self.log, place, lambda _: envs(), steps=STEPS, seed=SEED, executor=self.threads,
-            now_ms=lambda: 0, stopping=lambda: self.over,
+            self.log, ActorPlace(found, f"a{number}", number, incarnation), lambda _: envs(),
+            executor=self.threads, now_ms=lambda: 0, stopping=lambda: self.over,
             tell=self.acted.setdefault(number, []).append,
         )  # fmt: skip
 
-    def learner(self, *, resume: bool = False, config: LearnerConfig = CONFIG) -> Learner:
+    def learner(
+        self,
+        *,
+        resume: bool = False,
+        config: LearnerConfig = CONFIG,
+        again: Start | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Learner:
         from streambot.learning.learner.algorithm import stream_ppo
 
         found = load_policy(self.folder) if resume else None
         agent: PPOAgent = new_agent() if found is None else found.agent
         return Learner(
-            self.log, LearnerPlace("t", self.experience, 1, self.policy, "main"), agent,
-            stream_ppo(agent, batch=config.batch), config, Kept(self.folder, ENV, {}),
-            executor=self.threads, now_ms=lambda: 0, tell=self.told, resume=found,
+            self.log, self.training, agent, stream_ppo(agent, batch=config.batch), config,
+            Kept(self.folder, ENV, {}), executor=self.threads, now_ms=lambda: 0, tell=self.told,
+            resume=found, transactional=self.transactional, generations=self.generations,
+            again=again, stopping=stopping,
         )  # fmt: skip
 
 

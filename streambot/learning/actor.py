@@ -19,6 +19,7 @@ import numpy as np
 
 from streambot.domain.errors import BrokerError, DecodeError
 from streambot.learning.collecting import Collector
+from streambot.learning.declaration import EXPERIENCE, POLICY, Training
 from streambot.learning.weights import Weights, decode_weights
 from streambot.streams.fragment import encode_fragment
 from streambot.streams.ports import TopicPartition
@@ -38,25 +39,18 @@ LOOK_S = 0.2
 
 
 class ActorPlace(NamedTuple):
-    """Who an actor is, and where it reads and writes.
+    """Who an actor is.
 
     Attributes:
-        training: whose experience it is.
-        experience, policy: names of the streams.
-        policy_name: key of the weights.
+        training: whose experience it brings, as it is declared.
         actor: its name. number: of it among the actors; every one draws other episodes.
         incarnation: number of its life, larger than that of any life before.
-        partition: of the experience.
     """
 
-    training: str
-    experience: str
-    policy: str
-    policy_name: str
+    training: Training
     actor: str
     number: int
     incarnation: int
-    partition: int = 0
 
 
 class Acted(NamedTuple):
@@ -77,51 +71,81 @@ class Acted(NamedTuple):
 
 
 class NewestWeights:
-    """Reads the `policy` stream, and keeps the newest weights of one policy.
+    """Follows the `policy` stream of a training, through its generations, to the newest weights.
 
     Args:
-        source: of the stream.
+        log: where the stream is.
         training: whose weights count.
-        name: of the policy.
 
     Attributes:
         refused: records that were torn, foreign or older, by reason.
+        experience: where experience goes, as the newest weights say.
     """
 
-    def __init__(self, source: Source, training: str, name: str) -> None:
-        self._source, self._training, self._name = source, training, name
-        self._layout: str | None = None
+    def __init__(self, log: Log, training: Training) -> None:
+        self._log, self._training = log, training
+        self._source: Source | None = None
+        self._stream = training.topics[POLICY]
+        self._layout: str | None = training.layout
         self._sequence = -1
         self.refused: Counter[str] = Counter()
+        self.experience = training.topics[EXPERIENCE]
 
     async def read(self, timeout_s: float) -> Weights | None:
         """Weights that are newer than those it gave last; None: there are none.
 
         Args:
             timeout_s: how long to wait for a first record; those behind it are taken as they are.
+
+        Raises:
+            TopicError: the stream is gone: a newer generation has taken over.
+            BrokerError: the log is gone.
         """
         newest = None
-        while records := await self._source.read(timeout_s=timeout_s if newest is None else 0.0):
+        while True:
+            if self._source is None:
+                self._source = await self._log.source(
+                    {TopicPartition(self._stream, 0): "beginning"}
+                )
+            records = await self._source.read(timeout_s=timeout_s if newest is None else 0.0)
             for record in records:
-                found = self._decoded(record.value, record.key)
-                newest = found or newest
+                newest = self._decoded(record.value, record.key) or newest
+            if newest is not None and newest.head.stream not in {"", self._stream}:
+                await self.close()
+                self._stream = newest.head.stream
+            elif not records:
+                break
+        if newest is not None:
+            self.experience = newest.head.experience or self.experience
         return newest
 
+    async def close(self) -> None:
+        """Let go of the log."""
+        if self._source is not None:
+            await self._source.close()
+            self._source = None
+
     def _decoded(self, value: bytes, key: bytes | None) -> Weights | None:
-        if key != self._name.encode():
+        training = self._training
+        if key != training.policy.encode():
             return None  # a pin, or another policy
         try:
             found = decode_weights(value, layout=self._layout)
         except DecodeError as error:
             self.refused[error.reason] += 1
             return None
-        if found.head.training != self._training:
+        head = found.head
+        if head.training != training.training:
             self.refused["training"] += 1
             return None
-        if found.head.sequence <= self._sequence:
-            self.refused["older"] += 1
+        if not all(training.owns(topic) for topic in (head.experience, head.stream) if topic):
+            self.refused["foreign"] += 1
             return None
-        self._layout, self._sequence = found.head.head.agent.layout, found.head.sequence
+        if head.sequence <= self._sequence:
+            if head.sequence < self._sequence:
+                self.refused["older"] += 1
+            return None
+        self._sequence = head.sequence
         return found
 
 
@@ -130,47 +154,48 @@ async def act(
     place: ActorPlace,
     make_env: Callable[[Weights], VectorTradingEnv],
     *,
-    steps: int,
-    seed: int,
     executor: Executor,
     now_ms: Callable[[], int],
     stopping: Callable[[], bool],
     tell: Callable[[Acted], None] = lambda _: None,
     wait_s: float = 60.0,
+    lives_s: float | None = None,
 ) -> None:
-    """Act until it is asked to stop.
+    """Act until it is asked to stop, or its life is over.
 
     Args:
         log: where the streams are.
         place: who it is.
         make_env: environments for what the first weights say.
-        steps: T, of a rollout.
-        seed: of the training; every life of every actor draws its own episodes of it.
         executor: a thread for stepping.
         now_ms: wall time of a record, ms since 1970.
         stopping: asked between rollouts.
         tell: told of every rollout.
         wait_s: how long the first weights are waited for.
+        lives_s: how long it lives; None: until it is asked to stop.
 
     Raises:
+        TopicError: a stream is gone: a newer generation has taken over, and the next life finds it.
         BrokerError: the log is gone, or nobody publishes weights.
         StreambotError: there is no environment for the weights.
     """
-    source = await log.source({TopicPartition(place.policy, 0): "beginning"})
+    reader = NewestWeights(log, place.training)
     sink = await log.sink()
-    reader = NewestWeights(source, place.training, place.policy_name)
     try:
         weights = await reader.read(wait_s)
         if weights is None:
+            refused = reader.refused.total()
             raise BrokerError(
-                f"nobody has published weights of {place.policy_name} within {wait_s:g} s",
-                where=place.policy, hint="is the learner of the training running?",
+                f"nobody has published weights of {place.training.training} within {wait_s:g} s"
+                + (f"; {refused} records were refused: torn, or of other observations" if refused else ""),
+                where=place.training.topics[POLICY], hint="is the learner of the training running?",
             )  # fmt: skip
+        until = None if lives_s is None else asyncio.get_running_loop().time() + lives_s
         await _Life(place, sink, reader, tell, now_ms).run(
-            weights, make_env, steps, seed, executor, stopping
+            weights, make_env, executor, stopping, until
         )
     finally:
-        await asyncio.gather(source.close(), sink.close(), return_exceptions=True)
+        await asyncio.gather(reader.close(), sink.close(), return_exceptions=True)
 
 
 class _Life:
@@ -192,20 +217,19 @@ class _Life:
         self,
         weights: Weights,
         make_env: Callable[[Weights], VectorTradingEnv],
-        steps: int,
-        seed: int,
         executor: Executor,
         stopping: Callable[[], bool],
+        until: float | None,
     ) -> None:
         place, loop = self._place, asyncio.get_running_loop()
-        agent = weights.agent()
+        training, agent = place.training, weights.agent()
         env = await loop.run_in_executor(executor, make_env, weights)
         collector = Collector(
-            env, steps, training=place.training, actor=place.actor,
-            incarnation=place.incarnation, seed=seed_of_life(seed, place),
+            env, training.rollout, training=training.training, actor=place.actor,
+            incarnation=place.incarnation, seed=seed_of_life(place),
         )  # fmt: skip
         left, patience, since = weights.head.wanted, PATIENCE_S, loop.time()
-        while not stopping():
+        while not stopping() and (until is None or loop.time() < until):
             newer = await self._reader.read(LOOK_S if left <= 0 else 0.0)
             if newer is not None:
                 newer.give(agent)
@@ -216,7 +240,7 @@ class _Life:
                 since = loop.time()
             if left > 0:
                 await self._publish(collector, agent, weights.head.sequence, executor)
-                left -= env.num_envs * steps
+                left -= env.num_envs * training.rollout
 
     async def _publish(
         self, collector: Collector, agent: PPOAgent, sequence: int, executor: Executor
@@ -227,7 +251,7 @@ class _Life:
         )
         for fragment in collected.fragments:
             await self._sink.append(
-                place.experience, place.partition, encode_fragment(fragment),
+                self._reader.experience, 0, encode_fragment(fragment),
                 timestamp_ms=self._now_ms(), key=place.actor.encode(),
             )  # fmt: skip
             self._steps += fragment.head.steps
@@ -241,7 +265,8 @@ class _Life:
         )  # fmt: skip
 
 
-def seed_of_life(seed: int, place: ActorPlace) -> int:
+def seed_of_life(place: ActorPlace) -> int:
     """Seed of episodes and actions of one life of one actor."""
-    drawn = np.random.SeedSequence([seed, place.number, place.incarnation]).generate_state(2)
+    numbers = [place.training.seed, place.number, place.incarnation]
+    drawn = np.random.SeedSequence(numbers).generate_state(2)
     return int(drawn[0]) << 20 | int(drawn[1]) >> 12

@@ -57,6 +57,10 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     envs: _Count
     rollout: _Count
 
+    def owns(self, topic: str) -> bool:
+        """Is that one of its streams? Nobody else's is used because a record names it."""
+        return topic.startswith(f"{self.namespace}.{self.training}.")
+
 
 def generation(topic: str, number: int) -> str:
     """Name of a generation of a stream."""
@@ -106,12 +110,7 @@ async def read_training(log: Log, topic: str) -> Training | None:
             hint="it was written by another version of streambot, or altered",
         ) from cause  # fmt: skip
     missing = {EXPERIENCE, POLICY, RUNS} - set(training.topics)
-    foreign = [t for t in training.topics.values() if not t.startswith(_prefix(training))]
+    foreign = [topic for topic in training.topics.values() if not training.owns(topic)]
     if missing or foreign or training.topics[RUNS] != topic:
         raise StreamError("the declaration of the training names other streams", where=topic)
     return training
-
-
-def _prefix(training: Training) -> str:
-    """Nobody else's topic is written to because a record names it."""
-    return f"{training.namespace}.{training.training}."

@@ -37,6 +37,8 @@ class WeightsHead(msgspec.Struct, frozen=True, kw_only=True):
         sequence: updates behind them; grows with every record of a policy.
         head: what a checkpoint with these weights would say of itself; its digest is of the body.
         wanted: steps that each actor is asked for under these weights; then it waits for newer ones.
+        experience, stream: where experience goes, and where newer weights will come, from now on;
+            empty: where they did.
     """
 
     training: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -44,6 +46,8 @@ class WeightsHead(msgspec.Struct, frozen=True, kw_only=True):
     sequence: _Count
     head: Head
     wanted: _Count = 0
+    experience: Annotated[str, Meta(max_length=249)] = ""
+    stream: Annotated[str, Meta(max_length=249)] = ""
 
 
 class Weights(NamedTuple):
@@ -104,13 +108,15 @@ def encode_weights(
     policy: str,
     sequence: int,
     wanted: int = 0,
+    experience: str = "",
+    stream: str = "",
     **head: Any,  # noqa: ANN401
 ) -> bytes:
     """The weights of an agent as bytes.
 
     Args:
         agent: whose.
-        training, policy, sequence, wanted: see `WeightsHead`.
+        training, policy, sequence, wanted, experience, stream: see `WeightsHead`.
         head: further fields of `agents.checkpoint.Head`: `env`, `names`, `about`, `progress`.
 
     Raises:
@@ -125,8 +131,9 @@ def encode_weights(
         digest=_digest(body), **head,
     )  # fmt: skip
     whose = WeightsHead(
-        training=training, policy=policy, sequence=sequence, head=said, wanted=wanted
-    )
+        training=training, policy=policy, sequence=sequence, head=said, wanted=wanted,
+        experience=experience, stream=stream,
+    )  # fmt: skip
     return _ENVELOPE.seal(whose, body)
 
 

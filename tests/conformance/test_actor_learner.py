@@ -6,17 +6,26 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("ray")
 
+from streambot.adapters.kafka import EMBEDDED, KafkaLog  # noqa: E402
 from streambot.agents.checkpoint import read_head  # noqa: E402
+from streambot.domain.errors import FencedError  # noqa: E402
+from streambot.learning.declaration import read_training  # noqa: E402
 from streambot.learning.policy import load_policy  # noqa: E402
-from tests.learner_rig import BATCH, STEPS, Rig, put_back, taken_down, trained  # noqa: E402
+from streambot.streams.ports import Log, TopicPartition  # noqa: E402
+from tests.learner_rig import BATCH, CONFIG, STEPS, Rig, put_back, taken_down, trained  # noqa: E402
 from tests.unit.learning.test_rollouts import N  # noqa: E402
 from tests.unit.learning.test_stream_ppo import pytestmark  # noqa: E402, F401
+
+
+def has_transactions(log: Log) -> bool:
+    return not (isinstance(log, KafkaLog) and log.profile is EMBEDDED)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +39,7 @@ def ray_here() -> Iterator[None]:
 
 @pytest.mark.usefixtures("ray_here")
 async def test_weights_go_round_and_every_step_is_counted(log, name, tmp_path: Path) -> None:
-    rig = Rig(log, name("t"), tmp_path)
+    rig = Rig(log, name("t"), tmp_path, transactional=has_transactions(log))
     await trained(rig)
     assert [told.update for told in rig.learnt] == [1, 2, 3, 4, 5, 6]
     last = rig.learnt[-1]
@@ -50,12 +59,17 @@ async def test_weights_go_round_and_every_step_is_counted(log, name, tmp_path: P
     head = load_policy(tmp_path).head
     assert head.progress["updates"] == 6
     assert head.progress["steps"] == last.steps
+    if rig.transactional:
+        # Positions move with the weights: whoever looks at the group sees how far it has learnt.
+        topic = TopicPartition(rig.training.topics["experience"], 0)
+        told = await log.committed(f"{name('t')}.learner", [topic])
+        assert told == {topic: msgspec.json.decode(head.about["buffer"])["offsets"][topic.stream]}
 
 
 @pytest.mark.usefixtures("ray_here")
 async def test_a_learner_that_died_goes_on_from_its_checkpoint(log, name, tmp_path: Path) -> None:
     """Killed between checkpoints: the updates since are made again, from the same experience."""
-    rig = Rig(log, name("t"), tmp_path)
+    rig = Rig(log, name("t"), tmp_path, transactional=has_transactions(log))
     await rig.begin()
     others = [asyncio.create_task(rig.actor(k)) for k in range(2)]
     first = asyncio.create_task(rig.learner().run())
@@ -91,3 +105,77 @@ async def test_a_dead_actor_does_not_stall_training(log, name, tmp_path: Path) -
     rig.over = True
     await alive
     assert rig.learnt[-1].update == 6
+
+
+@pytest.mark.usefixtures("ray_here")
+async def test_streams_go_through_generations_and_lose_nothing(log, name, tmp_path: Path) -> None:
+    """A broker that frees memory only with its topics: newer ones take over, older ones go."""
+    rig = Rig(log, name("t"), tmp_path, roll_bytes=3 * BATCH * 300)
+    await rig.begin()
+    first = rig.training.topics
+    pinned = await log.sink()
+    await pinned.append(first["policy"], 0, b"a pin", timestamp_ms=7, key=b"main@3")
+    await pinned.flush()
+    await pinned.close()
+    config = msgspec.structs.replace(CONFIG, updates=24, max_lag=4)
+    others = [asyncio.create_task(rig.actor(k)) for k in range(2)]
+    learner = asyncio.create_task(rig.learner(config=config).run())
+    await rig.seen(16)
+    late = asyncio.create_task(rig.actor(2))  # finds the generation of now
+    assert await learner
+    rig.over = True
+    await asyncio.gather(*others, late)
+    counts = rig.learnt[-1].counts
+    assert not set(counts) & {"duplicate", "foreign", "broken"}
+    assert counts["taken_steps"] == rig.learnt[-1].steps
+    newest = await read_training(log, first["runs"])
+    assert newest is not None
+    assert newest.topics["experience"] > first["experience"]
+    there = await log.streams()
+    assert first["experience"] not in there
+    assert first["policy"] not in there
+    assert len([s for s in there if s.startswith(name("t.experience"))]) <= 4
+    pins = await log.source({TopicPartition(newest.topics["policy"], 0): "beginning"})
+    (pin,) = [r for r in await pins.read(timeout_s=5) if r.key == b"main@3"]
+    assert (pin.value, pin.timestamp_ms) == (b"a pin", 7)
+    await pins.close()
+    assert rig.acted[2], "an actor that came late has acted"
+
+
+@pytest.mark.usefixtures("ray_here")
+async def test_experience_is_read_again_however_old(log, name, tmp_path: Path) -> None:
+    """The topic is the replay buffer: from its beginning, without an actor, beyond the lag."""
+    rig = Rig(log, name("t"), tmp_path, transactional=has_transactions(log))
+    config = msgspec.structs.replace(CONFIG, max_lag=3)
+    await rig.begin()
+    others = [asyncio.create_task(rig.actor(k)) for k in range(2)]
+    assert await rig.learner(config=config).run()
+    rig.over = True
+    await asyncio.gather(*others)
+    before = rig.learnt[-1]
+    more = msgspec.structs.replace(config, updates=11)
+    assert await rig.learner(resume=True, config=more, again="beginning").run()
+    last = rig.learnt[-1]
+    assert last.update == 11
+    assert last.counts["again_steps"] >= last.steps - before.steps >= 5 * BATCH
+    assert max(told.worst_lag for told in rig.learnt[6:]) > 3
+    assert last.counts.get("stale", 0) == before.counts.get("stale", 0)
+
+
+@pytest.mark.usefixtures("ray_here")
+async def test_a_second_learner_takes_over(log, name, tmp_path: Path) -> None:
+    if not has_transactions(log):
+        pytest.skip("the broker lives and dies with its one learner: it has no transactions")
+    rig = Rig(log, name("t"), tmp_path / "one", transactional=True)
+    await rig.begin()
+    actor = asyncio.create_task(rig.actor(0))
+    config = msgspec.structs.replace(CONFIG, updates=1_000)
+    first = asyncio.create_task(rig.learner(config=config).run())
+    await rig.seen(1)
+    rig.folder = tmp_path / "two"
+    second = asyncio.create_task(rig.learner(config=config).run())
+    with pytest.raises(FencedError):
+        await first
+    second.cancel()
+    rig.over = True
+    await asyncio.gather(actor, second, return_exceptions=True)

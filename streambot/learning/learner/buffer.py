@@ -21,7 +21,7 @@ from streambot.domain.errors import DecodeError, SequenceGapError
 from streambot.streams.fragment import Fragment, decode_fragment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from streambot.streams.ports import Record
 
@@ -59,12 +59,12 @@ class BufferState(msgspec.Struct, frozen=True):
     """Where to read on, and what is known of what lies before.
 
     Attributes:
-        offsets: of the next record by partition.
+        offsets: of the next record by stream; each has one partition.
         lives: how far actors were read up to there.
         counts: see `ExperienceBuffer.counts`.
     """
 
-    offsets: dict[int, int]
+    offsets: dict[str, int]
     lives: tuple[Life, ...] = ()
     counts: dict[str, int] = {}
 
@@ -73,18 +73,20 @@ class _Read:
     """A record that was read.
 
     Attributes:
-        partition, offset: where.
+        stream, offset: where.
         counted: what was counted because of it.
+        bounded: False: it may be as old as it likes.
         life: of its actor in front of it; None: there was none, or it is nobody's.
         key: of its actor's life; None: it is nobody's.
         fragment: what waits to be taken; None: nothing does (any more).
     """
 
-    __slots__ = ("counted", "fragment", "key", "life", "offset", "partition")
+    __slots__ = ("bounded", "counted", "fragment", "key", "life", "offset", "stream")
 
-    def __init__(self, partition: int, offset: int) -> None:
-        self.partition, self.offset = partition, offset
+    def __init__(self, stream: str, offset: int) -> None:
+        self.stream, self.offset = stream, offset
         self.counted: Counter[str] = Counter()
+        self.bounded = True
         self.life: Life | None = None
         self.key: tuple[str, int] | None = None
         self.fragment: Fragment | None = None
@@ -98,11 +100,13 @@ class ExperienceBuffer:
         layout: digest of what observations and actions mean.
         state: of another one, to go on from.
         max_lag: see `MAX_LAG`.
+        again: up to these offsets, by stream, experience is read again: it may be as old as it
+            likes, and the lives in it may be met in their middle.
 
     Attributes:
         counts: of fragments and steps, by what became of them: `read`, `steps`, `duplicate`,
             `foreign` (another training or layout), `broken` (no fragment), `stale`, `stale_steps`,
-            `taken`, `taken_steps`.
+            `again`, `again_steps` (see there), `taken`, `taken_steps`.
         steps: that are held.
     """
 
@@ -113,8 +117,10 @@ class ExperienceBuffer:
         state: BufferState | None = None,
         *,
         max_lag: int = MAX_LAG,
+        again: Mapping[str, int] | None = None,
     ) -> None:
         state = state or BufferState({})
+        self._again = dict(again or {})
         self._training, self._layout, self._max_lag = training, layout, max_lag
         self._lives = {(life.actor, life.incarnation): life for life in state.lives}
         self._offsets = dict(state.offsets)
@@ -127,16 +133,16 @@ class ExperienceBuffer:
         """Take in what was read.
 
         Args:
-            records: in the order of their partitions.
+            records: in the order of their streams.
             weights: sequence number of the newest weights: older ones are measured against it.
 
         Raises:
             SequenceGapError: a fragment or steps of an episode are missing.
         """
         for record in records:
-            read = _Read(record.partition, record.offset)
+            read = _Read(record.stream, record.offset)
             self._look(read, record, weights)
-            self._offsets[record.partition] = record.offset + 1
+            self._offsets[record.stream] = record.offset + 1
             self.counts.update(read.counted)
             if self._read or read.fragment is not None:
                 self._read.append(read)
@@ -153,17 +159,22 @@ class ExperienceBuffer:
             return
         key = read.key = (head.actor, head.incarnation)
         read.life = self._lives.get(key)
-        known = read.life or Life(*key)
+        again = record.offset < self._again.get(record.stream, 0)
+        known = read.life or Life(*key, next_sequence=head.sequence if again else 0)
         if head.sequence < known.next_sequence:
             read.counted["duplicate"] = 1
             return
-        _check(fragment, known, record)
+        if not (again and read.life is None):
+            _check(fragment, known, record)
         self._lives.pop(key, None)
         self._lives[key] = known.behind(fragment)  # last in the order of the dict: heard of last
         while len(self._lives) > MOST_LIVES:
             del self._lives[next(iter(self._lives))]
         read.counted.update(read=1, steps=head.steps)
-        if weights - head.weights > self._max_lag:
+        if again:
+            read.counted.update(again=1, again_steps=head.steps)
+            read.bounded = False
+        if self._stale(read, fragment, weights):
             read.counted.update(stale=1, stale_steps=head.steps)
             return
         read.fragment = fragment
@@ -177,7 +188,7 @@ class ExperienceBuffer:
             weights: of now: what has become too old meanwhile is dropped.
         """
         for read in self._read:
-            if read.fragment is not None and weights - read.fragment.head.weights > self._max_lag:
+            if read.fragment is not None and self._stale(read, read.fragment, weights):
                 self._counts(read, "stale", "stale_steps")
         taken: list[Fragment] = []
         if self.steps >= steps:
@@ -193,6 +204,17 @@ class ExperienceBuffer:
             self._read.popleft()
         return taken
 
+    def _stale(self, read: _Read, fragment: Fragment, weights: int) -> bool:
+        return read.bounded and weights - fragment.head.weights > self._max_lag
+
+    def forget(self, stream: str) -> None:
+        """A stream is gone; nothing of it waits any more."""
+        self._offsets.pop(stream, None)
+
+    def held(self, stream: str) -> bool:
+        """Does something of that stream wait to be taken?"""
+        return any(read.stream == stream and read.fragment is not None for read in self._read)
+
     def _counts(self, read: _Read, fragments: str, steps: str) -> None:
         """Something has become of a fragment that waited."""
         assert read.fragment is not None  # noqa: S101  # the caller has looked
@@ -205,18 +227,18 @@ class ExperienceBuffer:
     def state(self) -> BufferState:
         """Where to read on so that what waits is read again, and nothing else.
 
-        What was taken stands in front of it, in its partition: fragments are taken in the order in
+        What was taken stands in front of it, in its stream: fragments are taken in the order in
         which they were read.
         """
         offsets, lives, counts = dict(self._offsets), dict(self._lives), Counter(self.counts)
-        first: dict[int, int] = {}
+        first: dict[str, int] = {}
         for read in self._read:
             if read.fragment is not None:
-                first.setdefault(read.partition, read.offset)
+                first.setdefault(read.stream, read.offset)
         for read in reversed(self._read):
-            if read.offset < first.get(read.partition, read.offset + 1):
+            if read.offset < first.get(read.stream, read.offset + 1):
                 continue
-            offsets[read.partition] = read.offset
+            offsets[read.stream] = read.offset
             counts.subtract(read.counted)
             if read.key is not None:
                 lives.pop(read.key, None)

@@ -12,131 +12,78 @@ from __future__ import annotations
 import asyncio
 from math import ceil
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from msgspec import Meta
+import torch
 
 from streambot.agents.checkpoint import save_checkpoint
 from streambot.agents.memory import part_of
+from streambot.agents.moe import MoEAgent
 from streambot.domain.errors import BrokerError, DataError
-from streambot.learning.learner.buffer import MAX_LAG, BufferState, ExperienceBuffer
+from streambot.env.fields import observation_fields
+from streambot.env.settings import make_config
+from streambot.learning.declaration import EXPERIENCE, POLICY, STATUS
+from streambot.learning.learner.buffer import BufferState, ExperienceBuffer
+from streambot.learning.learner.feeding import ExperienceReader
+from streambot.learning.learner.progress import STATUS_SCHEMA, Learnt
+from streambot.learning.learner.publishing import Publisher
+from streambot.learning.learner.returns import Returns
+from streambot.learning.regimes import Usage
 from streambot.learning.scaling import RewardScale
 from streambot.learning.weights import encode_weights
-from streambot.streams.ports import Start, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from concurrent.futures import Executor
 
-    from torch import Tensor
+    import numpy.typing as npt
 
     from streambot.agents.ppo import PPOAgent
+    from streambot.learning.declaration import Training
+    from streambot.learning.learner.generations import Generations
+    from streambot.learning.learner.progress import LearnerConfig, Learns
+    from streambot.learning.looking import Look
     from streambot.learning.policy import LoadedPolicy
     from streambot.learning.trainer import Kept
     from streambot.streams.fragment import Fragment
-    from streambot.streams.ports import Log
+    from streambot.streams.ports import Log, Start
 
-Count = Annotated[int, Meta(ge=1, le=2**31)]
-BUFFER, MEMORY = "buffer", "optimizer."
+BUFFER, MEMORY, USAGE = "buffer", "optimizer.", "usage"
 READ_S = 0.2
 RECENT = 3
 """An actor that was not heard of for more updates counts as gone."""
 
 
-class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a learner learns from a stream.
-
-    Attributes:
-        batch: steps of an update.
-        updates: in all.
-        checkpoint_every: updates between two checkpoints.
-        max_lag: see `buffer.MAX_LAG`.
-        silence_s: without experience for so long, it gives up.
-    """
-
-    batch: Count = 8_192
-    updates: Count = 250
-    checkpoint_every: Count = 25
-    max_lag: Annotated[int, Meta(ge=0)] = MAX_LAG
-    silence_s: Annotated[float, Meta(gt=0)] = 60.0
-
-
-class LearnerPlace(NamedTuple):
-    """Whose learner it is, and where it reads and writes.
-
-    Attributes:
-        training: whose experience counts.
-        experience, policy: names of the streams. partitions: of the experience.
-        policy_name: key of the weights.
-    """
-
-    training: str
-    experience: str
-    partitions: int
-    policy: str
-    policy_name: str
-
-
-class Learns(Protocol):
-    """What moves the weights: `StreamPPO`."""
-
-    def update(self, fragments: Sequence[Fragment], rewards: Sequence[Any]) -> None:
-        """One update."""
-
-    def fetch(self, agent: PPOAgent) -> None:
-        """Put the weights as they are now into an agent."""
-
-    def memory(self) -> dict[str, Tensor]:
-        """What the optimizer remembers, by name."""
-
-    def remember(self, memory: dict[str, Tensor]) -> None:
-        """Take over what `memory` gave."""
-
-
-class Learnt(NamedTuple):
-    """What an update brought.
-
-    Attributes:
-        update, updates: done, and of the whole training.
-        steps: learnt from so far.
-        reward: mean reward of a step of the batch, as the environment pays it.
-        lag: updates between sampling and learning, median of the batch's fragments.
-        counts: see `ExperienceBuffer.counts`.
-        waiting: steps that were read and not learnt from yet.
-    """
-
-    update: int
-    updates: int
-    steps: int
-    reward: float
-    lag: float
-    counts: dict[str, int]
-    waiting: int
-
-
 class Learner:
-    """Learns from the stream of a training.
+    """Learns from the streams of a training.
 
     Args:
-        log: where the streams are.
-        place: which ones.
+        log: where they are.
+        training: as it is declared.
         agent: the policy; its weights are begun with, and follow those of `learns`.
         learns: what moves them.
         config: see `LearnerConfig`.
         kept: what checkpoints say.
         executor: a thread for updates.
         now_ms: wall time of a record, ms since 1970.
+        transactional: the log has transactions.
+        generations: of the streams, on a broker that keeps everything in memory; None: they last.
+        look: at what is held out, with every checkpoint.
         tell: told of every update.
         stopping: asked between reads.
         resume: a checkpoint of the same training to go on from.
+        again: experience is read again from here on, however old it is; None: it is not.
+
+    Attributes:
+        done, steps: updates made, and steps learnt from.
     """
 
     def __init__(
         self,
         log: Log,
-        place: LearnerPlace,
+        training: Training,
         agent: PPOAgent,
         learns: Learns,
         config: LearnerConfig,
@@ -144,100 +91,146 @@ class Learner:
         *,
         executor: Executor,
         now_ms: Callable[[], int],
+        transactional: bool = False,
+        generations: Generations | None = None,
+        look: Callable[[PPOAgent], Look] | None = None,
         tell: Callable[[Learnt], None] = lambda _: None,
         stopping: Callable[[], bool] = lambda: False,
         resume: LoadedPolicy | None = None,
+        again: Start | None = None,
     ) -> None:
-        self._log, self._place, self._config, self._kept = log, place, config, kept
+        self._log, self._training, self._config, self._kept = log, training, config, kept
         self._agent, self._learns = agent, learns
-        self._executor, self._now_ms = executor, now_ms
-        self._tell, self._stopping = tell, stopping
+        self._executor, self._now_ms, self._look_at = executor, now_ms, look
+        self._transactional, self._generations = transactional, generations
+        self._tell, self._stopping, self._again = tell, stopping, again
         progress = {} if resume is None else resume.head.progress
         self.done, self.steps = int(progress.get("updates", 0)), int(progress.get("steps", 0))
         self._scale = RewardScale.of_progress(agent.config.learn.gamma, progress)
-        state = None
+        self._usage, self._names = Usage(), () if resume is None else resume.head.names
+        config_seen = make_config(kept.env)
+        self._fields = observation_fields(config_seen.window, config_seen.features)
+        self._begun = BufferState({})
         if resume is not None:
-            state = _buffer_of(resume)
+            # Streams that went with their broker are begun anew.
+            self._begun = _buffer_of(resume) if generations is None else BufferState({})
             learns.remember(part_of(resume.extra, MEMORY))
-        self._buffer = ExperienceBuffer(
-            place.training, agent.config.layout, state, max_lag=config.max_lag
-        )
+            if USAGE in resume.extra:
+                self._usage.mean = resume.extra[USAGE].numpy()
+        self._buffer = self._new_buffer({})
         self._state = self._buffer.state()
         self._memory = learns.memory()
-        self._heard: dict[str, int] = {}
+        self._returns, self._heard = Returns(), dict[str, int]()
+        self._reader = ExperienceReader(log)
+        self._old: list[tuple[Training, int]] = []
+        """Generations that came before, and the update at which the next one was opened."""
+
+    def _new_buffer(self, again: dict[str, int]) -> ExperienceBuffer:
+        return ExperienceBuffer(
+            self._training.training, self._agent.config.layout, self._begun,
+            max_lag=self._config.max_lag, again=again,
+        )  # fmt: skip
 
     async def run(self) -> bool:
         """Learn until all updates are made (True) or it is asked to stop (False).
 
         Raises:
+            FencedError: another learner of the training has taken over.
             BrokerError: the log is gone, or no experience comes.
             StreamError: experience is missing.
             DataError: the checkpoint cannot be written, or the weights are no numbers any more.
         """
-        place, config = self._place, self._config
-        starts: dict[TopicPartition, Start] = {
-            TopicPartition(place.experience, p): self._state.offsets.get(p, "beginning")
-            for p in range(place.partitions)
-        }
-        source, sink = await self._log.source(starts), await self._log.sink()
+        training, config = self._training, self._config
         loop = asyncio.get_running_loop()
+        publisher = await Publisher.open(
+            self._log, f"{training.namespace}.{training.training}",
+            [training.topics[POLICY], training.topics[STATUS]], transactional=self._transactional,
+        )  # fmt: skip
         try:
-            await self._publish(sink)
+            await self._reader.begin({training.topics[EXPERIENCE]: await self._start()})
+            await self._publish(publisher)
             heard = loop.time()
             while self.done < config.updates and not self._stopping():
-                records = await source.read(timeout_s=READ_S)
-                if records:
+                if records := await self._reader.read(READ_S):
                     heard = loop.time()
                     self._buffer.offer(records, self.done)
+                    self._wrote(sum(len(record.value) for record in records))
                 elif loop.time() - heard > config.silence_s:
-                    raise BrokerError(
-                        f"no experience for {config.silence_s:g} s", where=place.experience,
-                        hint="do the actors of the training run, and can they reach the broker?",
-                    )  # fmt: skip
+                    raise self._silent()
                 while fragments := self._buffer.take(config.batch, self.done):
-                    await self._update(fragments)
-                    await self._publish(sink)
+                    learnt = await self._update(fragments)
+                    await self._publish(publisher, learnt)
+                    self._tell(learnt)
                     heard = loop.time()
                     if self.done >= config.updates or self._stopping():
                         break
             return self.done >= config.updates
         finally:
             self._save()
-            await asyncio.gather(source.close(), sink.close(), return_exceptions=True)
+            await asyncio.gather(self._reader.close(), publisher.close(), return_exceptions=True)
 
-    async def _update(self, fragments: list[Fragment]) -> None:
-        lags = [self.done - fragment.head.weights for fragment in fragments]
-        rewards = [self._scaled(fragment) for fragment in fragments]
-        await asyncio.get_running_loop().run_in_executor(
-            self._executor, self._learn, fragments, rewards
+    async def _start(self) -> Start:
+        """Where experience is read from."""
+        stream = self._training.topics[EXPERIENCE]
+        if self._again is None:
+            return self._begun.offsets.get(stream, "beginning")
+        (end,) = await self._log.end_offsets(stream)
+        self._begun = msgspec.structs.replace(self._begun, lives=())
+        self._buffer = self._new_buffer({stream: end})
+        return self._again
+
+    def _silent(self) -> BrokerError:
+        strange = self._buffer.counts["foreign"]
+        return BrokerError(
+            f"no experience for {self._config.silence_s:g} s"
+            + (f", but {strange:,} fragments of another training or layout" if strange else ""),
+            where=self._training.topics[EXPERIENCE],
+            hint="do the actors of the training run, with this version of streambot and its data?"
+            if strange
+            else "do the actors of the training run, and can they reach the broker?",
         )
+
+    async def _update(self, fragments: list[Fragment]) -> Learnt:
+        lags = [self.done - fragment.head.weights for fragment in fragments]
+        loop = asyncio.get_running_loop()
+        measured = await loop.run_in_executor(self._executor, self._learn, fragments)
         self.done += 1
         self._heard |= {fragment.head.actor: self.done for fragment in fragments}
         self.steps += sum(fragment.head.steps for fragment in fragments)
         self._state = self._buffer.state()
-        if self.done % self._config.checkpoint_every == 0:
+        look = None
+        if self.done % self._config.checkpoint_every == 0 or self.done == self._config.updates:
             self._save()
+            await self._drop()
+            if self._look_at is not None:
+                look = await loop.run_in_executor(self._executor, self._look_at, self._agent)
         paid = np.concatenate([fragment.reward for fragment in fragments])
-        self._tell(
-            Learnt(
-                self.done, self._config.updates, self.steps, float(paid.mean()), median(lags),
-                dict(self._buffer.counts), self._buffer.steps,
-            )
+        return Learnt(
+            self.done, self._config.updates, self.steps, float(paid.mean()),
+            self._returns.see(fragments), median(lags), max(lags), dict(self._buffer.counts),
+            self._buffer.steps, len(self._recent()), measured, look,
         )  # fmt: skip
+
+    def _recent(self) -> set[str]:
+        return {a for a, update in self._heard.items() if self.done - update <= RECENT}
 
     def _wanted(self) -> int:
         """Steps that each actor is asked for, so that there is a batch and a half before long."""
-        recent = {a for a, update in self._heard.items() if self.done - update <= RECENT}
         missing = self._config.batch + self._config.batch // 2 - self._buffer.steps
-        return ceil(max(0, missing) / max(1, len(recent)))
+        return ceil(max(0, missing) / max(1, len(self._recent())))
 
-    def _scaled(self, fragment: Fragment) -> Any:  # noqa: ANN401
-        over = np.zeros((fragment.head.steps, 1), np.bool_)
-        self._scale.see(fragment.reward[:, None], over)
-        return self._scale(fragment.reward)
+    def _scaled(self, fragments: list[Fragment]) -> list[npt.NDArray[np.float32]]:
+        """Rewards to learn from; fragments of one length are counted in together."""
+        by_length: dict[int, list[npt.NDArray[np.float32]]] = {}
+        for fragment in fragments:
+            by_length.setdefault(fragment.head.steps, []).append(fragment.reward)
+        for rewards in by_length.values():
+            side_by_side = np.stack(rewards, axis=1)
+            self._scale.see(side_by_side, np.zeros(side_by_side.shape, np.bool_))
+        return [self._scale(fragment.reward) for fragment in fragments]
 
-    def _learn(self, fragments: list[Fragment], rewards: list[Any]) -> None:
-        self._learns.update(fragments, rewards)
+    def _learn(self, fragments: list[Fragment]) -> dict[str, float]:
+        measured = self._learns.update(fragments, self._scaled(fragments))
         before = {n: v.clone() for n, v in self._agent.network.state_dict().items()}
         self._learns.fetch(self._agent)
         if not all(bool(v.isfinite().all()) for v in self._agent.network.state_dict().values()):
@@ -247,26 +240,63 @@ class Learner:
                 hint="a smaller learning rate; the checkpoint is from before",
             )
         self._memory = self._learns.memory()
+        if isinstance(self._agent, MoEAgent):
+            obs = np.concatenate([fragment.obs[:-1] for fragment in fragments])
+            gate = np.concatenate([fragment.gate for fragment in fragments])
+            self._usage.see(gate, obs, self._fields)
+            self._names = self._usage.names or self._names
+        return measured or {}
 
-    async def _publish(self, sink: Any) -> None:  # noqa: ANN401
-        place = self._place
+    async def _publish(self, publisher: Publisher, learnt: Learnt | None = None) -> None:
+        """Weights of now, how far they have come, and what the update brought."""
+        before = self._training
+        if self._generations is not None and self._generations.due:
+            self._training = await self._generations.roll()
+            self._old.append((before, self.done))
+            stream = self._training.topics[EXPERIENCE]
+            await self._reader.begin({stream: "beginning"})
+        topics = self._training.topics
         record = encode_weights(
-            self._agent, training=place.training, policy=place.policy_name, sequence=self.done,
-            wanted=self._wanted(), env=self._kept.env, about=self._kept.about,
-            progress={"updates": self.done, "steps": self.steps},
+            self._agent, training=self._training.training, policy=self._training.policy,
+            sequence=self.done, wanted=self._wanted(), env=self._kept.env, about=self._kept.about,
+            names=self._names, progress={"updates": self.done, "steps": self.steps},
+            experience=topics[EXPERIENCE], stream=topics[POLICY],
         )  # fmt: skip
-        await sink.append(
-            place.policy, 0, record, timestamp_ms=self._now_ms(), key=place.policy_name.encode()
-        )
-        await sink.flush()
+        key = self._training.policy.encode()
+        # The newer stream first: whoever is told of it finds the weights there.
+        records = [(one, key, record) for one in {topics[POLICY]: 0, before.topics[POLICY]: 0}]
+        if learnt is not None:
+            said = msgspec.json.encode({"schema": STATUS_SCHEMA, **learnt.said()})
+            records.append((topics[STATUS], b"update", said))
+        positions = self._state.offsets if self._generations is None else {}
+        await publisher.publish(records, positions, at_ms=self._now_ms())
+        self._wrote(len(record))
+
+    def _wrote(self, size: int) -> None:
+        if self._generations is not None:
+            self._generations.wrote(size)
+
+    async def _drop(self) -> None:
+        """Let generations go that the checkpoint covers, and that nothing useful comes to any more."""
+        for old in list(self._old):
+            training, at = old
+            stream = training.topics[EXPERIENCE]
+            if self.done - at <= self._config.max_lag or self._buffer.held(stream):
+                continue
+            self._old.remove(old)
+            await self._reader.finish(stream)
+            self._buffer.forget(stream)
+            await self._log.delete([stream, training.topics[POLICY]])
 
     def _save(self) -> None:
         progress = {"updates": self.done, "steps": self.steps} | self._scale.progress
         about = self._kept.about | {BUFFER: msgspec.json.encode(self._state).decode()}
-        memory = {f"{MEMORY}{name}": value for name, value in self._memory.items()}
+        extra = {f"{MEMORY}{name}": value for name, value in self._memory.items()}
+        if self._usage.mean is not None:
+            extra[USAGE] = torch.from_numpy(self._usage.mean)
         save_checkpoint(
             self._kept.folder, self._agent, progress=progress, about=about, env=self._kept.env,
-            extra=memory,
+            names=self._names, extra=extra,
         )  # fmt: skip
 
 

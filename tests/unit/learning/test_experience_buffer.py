@@ -39,7 +39,7 @@ class Topic:
 
     def append(self, partition: int, value: bytes) -> None:
         own = self.records[partition]
-        own.append(Record("experience", partition, len(own), 0, None, value, ()))
+        own.append(Record(f"experience.{partition}", 0, len(own), 0, None, value, ()))
         self.order.append(own[-1])
 
 
@@ -110,7 +110,7 @@ def read(
             at = next(
                 (
                     n for n, r in enumerate(topic.order)
-                    if r.offset >= state.offsets.get(r.partition, 0)
+                    if r.offset >= state.offsets.get(r.stream, 0)
                 ),
                 len(topic.order),
             )  # fmt: skip
@@ -156,7 +156,7 @@ def test_two_partitions_are_read_on_each_from_its_own_place():
     first = buffer.take(9, 0)
     state = buffer.state()
     again = ExperienceBuffer("t", "x", state)
-    rest = [r for r in topic.order if r.offset >= state.offsets.get(r.partition, 0)]
+    rest = [r for r in topic.order if r.offset >= state.offsets.get(r.stream, 0)]
     again.offer([r for r in rest if r in topic.order[:60]], 0)
     assert {**again.counts, "taken": 0} | {} == {**buffer.counts, "taken": 0} | {}
     assert ids(again.take(9, 0)) == ids(buffer.take(9, 0))
@@ -189,7 +189,9 @@ def test_old_fragments_are_dropped_and_counted_and_leave_no_gap():
     taken = buffer.take(2, weights=4)  # meanwhile the second one is too old as well
     assert [f.head.sequence for f in taken] == [2]
     assert buffer.counts == Counter(read=4, steps=8, stale=2, stale_steps=4, taken=1, taken_steps=2)
-    assert buffer.state() == BufferState({0: 3}, buffer.state().lives, buffer.state().counts)
+    assert buffer.state() == BufferState(
+        {"experience.0": 3}, buffer.state().lives, buffer.state().counts
+    )
 
 
 def test_nothing_is_taken_before_there_is_enough():

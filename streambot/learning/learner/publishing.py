@@ -1,0 +1,77 @@
+"""Publishes weights: the one writer of a training's `policy` stream.
+
+Where the log has transactions the weights become visible together with the position up to which
+experience was learnt from, and whoever begins to publish fences the one before: two learners cannot
+both train one policy. Elsewhere the broker lives and dies with its one learner.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streambot.streams.finishing import open_finished
+from streambot.streams.ports import TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streambot.streams.ports import Log, Sink, Transactions
+
+
+class Publisher:
+    """Publishes records of a training.
+
+    Args:
+        writer: of the log.
+        group: whose positions are told; unused where the log has no transactions.
+    """
+
+    def __init__(self, writer: Sink | Transactions, group: str, *, transactional: bool) -> None:
+        self._writer, self._group, self._transactional = writer, group, transactional
+
+    @classmethod
+    async def open(
+        cls, log: Log, name: str, streams: Sequence[str], *, transactional: bool
+    ) -> Publisher:
+        """The publisher of a training.
+
+        Args:
+            name: `<namespace>.<training>`.
+            streams: that it alone writes to.
+            transactional: the log has transactions.
+        """
+        group = f"{name}.learner"
+        if not transactional:
+            return cls(await log.sink(), group, transactional=False)
+        places = [TopicPartition(stream, 0) for stream in streams]
+        writer = await open_finished(log, group, places)
+        return cls(writer, group, transactional=True)
+
+    async def publish(
+        self,
+        records: Sequence[tuple[str, bytes, bytes]],
+        positions: Mapping[str, int],
+        *,
+        at_ms: int,
+    ) -> None:
+        """Write (stream, key, value), and how far experience was learnt from, by stream.
+
+        Raises:
+            FencedError: another learner has taken over; nothing of it is visible.
+            BrokerError: the log is gone, or refuses.
+        """
+        writer = self._writer
+        if self._transactional:
+            await writer.begin()  # type: ignore[union-attr]
+        for stream, key, value in records:
+            await writer.append(stream, 0, value, timestamp_ms=at_ms, key=key)
+        await writer.flush()
+        if self._transactional:
+            if positions:
+                places = {TopicPartition(stream, 0): at for stream, at in positions.items()}
+                await writer.offsets(self._group, places)  # type: ignore[union-attr]
+            await writer.commit()  # type: ignore[union-attr]
+
+    async def close(self) -> None:
+        """Let go of the log."""
+        await self._writer.close()
