@@ -74,19 +74,12 @@ def frames_of(run: Prepared, manifest: RunManifest, **cut: Any) -> list[tuple[in
     return pieces.found
 
 
-def save_loud(
-    folder: Path,
-    kind: str = "moe",
-    *,
-    seed: int = 1,
-    gain: float = 300.0,
-    env: dict[str, Any] | None = None,
-    **more: Any,
-) -> Path:
-    """A checkpoint of an agent that was not trained, its last layers so large that it does trade."""
+def loud_agent(
+    kind: str = "moe", *, seed: int = 1, gain: float = 300.0, env: dict[str, Any] | None = None
+) -> Any:
+    """An agent that was not trained, its last layers so large that it does trade."""
     import torch
 
-    from streambot.agents.checkpoint import save_checkpoint
     from streambot.agents.experts import EXPERTS as ALONE
     from streambot.env.settings import make_config
     from streambot.learning.policy import AGENTS, agent_config
@@ -98,6 +91,24 @@ def save_loud(
         for name, parameter in agent.network.named_parameters():
             if name.endswith("layers.2.weight"):  # the last one of every network
                 parameter.mul_(gain)
+    return agent
+
+
+def save_loud(
+    folder: Path,
+    kind: str = "moe",
+    *,
+    seed: int = 1,
+    gain: float = 300.0,
+    env: dict[str, Any] | None = None,
+    **more: Any,
+) -> Path:
+    """A checkpoint of a loud agent."""
+    from streambot.agents.checkpoint import save_checkpoint
+
+    agent = loud_agent(kind, seed=seed, gain=gain, env=env)
     names = EXPERTS if kind == "moe" else ()
-    save_checkpoint(folder, agent, env=settings, **({"names": names} | more))
+    save_checkpoint(
+        folder, agent, env=SETTINGS if env is None else env, **({"names": names} | more)
+    )
     return folder

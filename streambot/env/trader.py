@@ -11,8 +11,9 @@ a halted slot, or cash that buys nothing, leaves HOLD as the only legal answer; 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
@@ -73,6 +74,18 @@ class Policy(Protocol):
         ...
 
 
+class Recalled(NamedTuple):
+    """What was answered before, and is answered again as it was, whatever the policy would say now.
+
+    Attributes:
+        through: last barrier answered; -1: none.
+        answers: by symbol and barrier; none: HOLD.
+    """
+
+    through: int = -1
+    answers: Mapping[tuple[str, int], Action] = MappingProxyType({})
+
+
 class SlotTrader:
     """The agent of one slot, see the module; one `engine.strategy.Strategy`.
 
@@ -82,6 +95,7 @@ class SlotTrader:
         config: of the environment that the policy knows.
         symbol: what the slot trades.
         only_alerts: a breach is told, and the slot goes on.
+        recalled: what was answered before.
     """
 
     def __init__(
@@ -92,8 +106,10 @@ class SlotTrader:
         symbol: str,
         *,
         only_alerts: bool,
+        recalled: Recalled,
     ) -> None:
         self._policy = policy
+        self._recalled = recalled
         self._follower = follower
         self._lookback = config.lookback
         self._answers = [
@@ -110,15 +126,12 @@ class SlotTrader:
 
     def on_bar(self, bar: Bar, account: Account) -> Action:
         """See `engine.strategy.Strategy`."""
-        follower, slot = self._follower, account.slot
-        if self._only_alerts:
-            # For the environment a breach that was told is the end; here it is not.
-            slot = slot.copy()
-            slot["alerted"] = 0
-        follower.see(account.view, slot)
-        if follower.bars <= self._lookback or not follower.go_on():
+        decides = self._observe(account)
+        if bar.barrier <= self._recalled.through:
+            return self._recalled.answers.get((self._symbol, bar.barrier), HOLD)
+        if not decides:
             return HOLD
-        core = follower.core
+        core = self._follower.core
         if not core.masks[0, 1:].any():
             return HOLD
         decided = self._policy.decide(core.observations, core.masks)
@@ -127,6 +140,16 @@ class SlotTrader:
         if answer is not HOLD:
             self._ordered.append(self._last)
         return answer
+
+    def _observe(self, account: Account) -> bool:
+        """See a close, whoever answers it; False: there the policy has nothing to decide."""
+        follower, slot = self._follower, account.slot
+        if self._only_alerts:
+            # For the environment a breach that was told is the end; here it is not.
+            slot = slot.copy()
+            slot["alerted"] = 0
+        follower.see(account.view, slot)
+        return follower.bars > self._lookback and follower.go_on()
 
     def policy_said(self) -> dict[str, float]:
         """Weights of the experts where it gave an order, and at its last decision, since the last call."""
@@ -163,13 +186,22 @@ class SlotTraders:
         config: of the environment that the policy knows. Capital, drawdown limit, longest gap and
             decision timeframe are those of the run.
         weights: digest of the policy's weights.
+        recalled: what was answered before.
 
     Attributes:
         sees: digest of what the policy observes, and how far it looks back.
     """
 
-    def __init__(self, policy: Policy, config: EnvConfig, *, weights: str) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        config: EnvConfig,
+        *,
+        weights: str,
+        recalled: Recalled = Recalled(),  # noqa: B008  # a value
+    ) -> None:
         self._policy, self._config = policy, config
+        self._recalled = recalled
         self.weights = weights
         text = msgspec.json.encode([layout_digest(config), config.lookback])
         self.sees = hashlib.blake2b(text, digest_size=12).hexdigest()
@@ -214,5 +246,5 @@ class SlotTraders:
         )
         return SlotTrader(
             self._policy, follower, config, instrument.symbol,
-            only_alerts=not limits.halt_on_breach,
+            only_alerts=not limits.halt_on_breach, recalled=self._recalled,
         )  # fmt: skip

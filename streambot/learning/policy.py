@@ -82,14 +82,23 @@ def load_policy(
         ConfigError: its settings of the environment are wrong.
     """
     head = read_head(folder)
+    config, layout = known_to(head, str(folder))
+    found = load_checkpoint(folder, layout=layout, device=device, mixed=mixed)
+    return LoadedPolicy(found.agent, config, found.head, found.extra)
+
+
+def known_to(head: Head, where: str) -> tuple[EnvConfig, str]:
+    """The environment that a policy knows, and the digest of its layout here and now.
+
+    Raises:
+        DataError: it says something else of its observations than this version does.
+        ConfigError: its settings of the environment are wrong.
+    """
     if not head.agent.layout:
-        raise DataError("the policy does not say what it observes", where=str(folder))
+        raise DataError("the policy does not say what it observes", where=where)
     config = make_config(head.env)
     made = agent_config(config)
     said = (head.agent.features, head.agent.actions, head.agent.regimes)
     if head.agent.layout == made.layout and said != (made.features, made.actions, made.regimes):
-        raise DataError(
-            "the agent takes other observations than its checkpoint says", where=str(folder)
-        )
-    found = load_checkpoint(folder, layout=made.layout, device=device, mixed=mixed)
-    return LoadedPolicy(found.agent, config, found.head, found.extra)
+        raise DataError("the agent takes other observations than its checkpoint says", where=where)
+    return config, made.layout
