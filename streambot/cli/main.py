@@ -43,6 +43,9 @@ COMMANDS = {
         "streambot.cli.evaluate",
         "Judge a trained policy on data, beside controls, and how sure that is.",
     ),
+    "policy": Entry(
+        "streambot.cli.policy", "Weights of trainings: list them, show them, keep some."
+    ),
     "broker": Entry("streambot.cli.broker", "Start a broker that stays, stop it, see how it is."),
     "topics": Entry(
         "streambot.cli.topics",

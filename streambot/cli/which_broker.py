@@ -93,7 +93,7 @@ async def find_broker(settings: Resolved, known: KnownRun | None) -> BrokerPlace
         return _broker_of(known, known.record)
     if servers is not None:
         return BrokerPlace(servers, origin)
-    started = await _started_here()
+    started = await started_here()
     if started is not None:
         return started
     if known is None:
@@ -115,7 +115,7 @@ async def with_broker(settings: Resolved) -> Resolved:
     """The settings, with the broker that was started here where nobody names one."""
     if settings.config.bootstrap_servers is not None:
         return settings
-    started = await _started_here()
+    started = await started_here()
     if started is None:
         return settings
     import msgspec
@@ -166,7 +166,8 @@ def _broker_of(known: KnownRun, record: RunRecord) -> BrokerPlace:
     return BrokerPlace(record.broker, str(known.path / "run.json"))
 
 
-async def _started_here() -> BrokerPlace | None:
+async def started_here() -> BrokerPlace | None:
+    """The broker of `streambot broker start`; None: none runs."""
     from streambot.adapters.broker.standing import Status, look
     from streambot.cli.broker import DEFAULT_FOLDER
 

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from streambot.streams.ports import Log, Record
 
 CHECKPOINT = "checkpoint.json"
+SERVED, PUBLISHED = "served", "published"
+"""Texts of a checkpoint of published weights: `training@sequence`, and the digest of the record's."""
 _RECORDS = 16
 """Read at a time: a record of weights may be large."""
 _LOOKS = 5
-_FIRST_S, _PAUSE_S = 3.0, 0.25
+FIRST_S = 3.0
+_PAUSE_S = 0.25
 _RUNS = ".runs"
 _MOST_HEAD_BYTES = 1 << 20
 
@@ -125,25 +128,28 @@ class Shelf(NamedTuple):
         return f"weights on the log: {kept}; pinned: {pins}"
 
 
-async def look(log: Log, topic: str, sequence: int | None = None) -> Shelf | None:
+async def look(
+    log: Log, topic: str, sequence: int | None = None, *, wait_s: float = FIRST_S
+) -> Shelf | None:
     """What stands on the stream of a training; None: nothing is declared there, or a run is.
 
     Args:
         log: where it is.
         topic: its `runs` stream.
         sequence: that is looked for; None: the newest.
+        wait_s: how long a stream that is empty is looked at: a generation that has just been opened
+            is, for a moment.
 
     Raises:
         StreambotError: the log is gone, or the declaration cannot be read.
     """
-    until = asyncio.get_running_loop().time() + _FIRST_S
+    until = asyncio.get_running_loop().time() + wait_s
     for attempt in range(_LOOKS):
         training = await read_training(log, topic)
         if training is None:
             return None
         try:
             shelf = await read_shelf(log, training, sequence)
-            # A generation that has just been opened is empty for a moment.
             while shelf.silent and asyncio.get_running_loop().time() < until:
                 await asyncio.sleep(_PAUSE_S)
                 training = await read_training(log, topic) or training

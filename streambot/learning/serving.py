@@ -19,6 +19,7 @@ from streambot.agents.checkpoint import FORMAT, save_checkpoint
 from streambot.domain.errors import DataError, StreambotError
 from streambot.learning.acting import TrainedPolicy
 from streambot.learning.policy import LoadedPolicy, known_to
+from streambot.learning.published import PUBLISHED, SERVED
 from streambot.learning.weights import Weights, decode_weights
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from streambot.agents.checkpoint import Head
     from streambot.env.trader import Decided
 
-SERVED, PUBLISHED = "served", "published"
-"""Texts of a checkpoint of published weights: `training@sequence`, and the digest of the record's."""
 _SEQUENCE = "weights_seq_no"
 
 

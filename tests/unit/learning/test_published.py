@@ -39,7 +39,6 @@ def log() -> MemoryLog:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "_FIRST_S", 0.2)
     monkeypatch.setattr(published, "_PAUSE_S", 0.01)
 
 
@@ -112,7 +111,7 @@ async def test_the_highest_sequence_is_the_newest_and_of_one_the_last(log: Memor
 
 async def test_what_is_not_there_is_told_with_what_is(log: MemoryLog) -> None:
     training = await trained(log)
-    shelf = await look(log, RUNS)
+    shelf = await look(log, RUNS, wait_s=0.1)
     assert shelf is not None
     with pytest.raises(TopicError, match="has not published weights yet"):
         asked_of(shelf, None)
