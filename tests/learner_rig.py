@@ -118,7 +118,7 @@ class Rig:
             self.log, self.training, agent, stream_ppo(agent, batch=config.batch), config,
             Kept(self.folder, ENV, {}), executor=self.threads, now_ms=lambda: 0, tell=self.told,
             resume=found, transactional=self.transactional, generations=self.generations,
-            again=again, stopping=stopping,
+            again=again, stopping=stopping, actors=2,
         )  # fmt: skip
 
 

@@ -234,7 +234,9 @@ class _Life:
             if newer is not None:
                 newer.give(agent)
                 weights = newer
-                left, patience, since = weights.head.wanted, PATIENCE_S, loop.time()
+                # A rollout is more than was asked for: it counts for the next ones too.
+                left = newer.head.wanted + (0 if newer.head.urgent else min(left, 0))
+                patience, since = PATIENCE_S, loop.time()
             elif left <= 0 and loop.time() - since > patience:
                 left, patience = max(weights.head.wanted, 1), 2 * patience
                 since = loop.time()

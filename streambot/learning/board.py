@@ -9,6 +9,7 @@ import msgspec
 from tensorboardX import SummaryWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from streambot.learning.trainer import Progress
@@ -28,21 +29,26 @@ class Board:
         self._writer: SummaryWriter | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """An update."""
-        self._writer = self._writer or self._make()  # a training that never began leaves nothing
-        step, add = progress.steps, self._writer.add_scalar
-        add("reward/step", progress.reward, step)
+        """An update of a `Trainer`."""
+        found = {"reward/step": progress.reward}
         if progress.returns:
-            add("reward/episode", sum(progress.returns) / len(progress.returns), step)
+            found["reward/episode"] = sum(progress.returns) / len(progress.returns)
         if progress.learnt is not None:
             for name, value in msgspec.structs.asdict(progress.learnt).items():
-                add(f"update/{name}", float(value), step)
+                found[f"update/{name}"] = float(value)
         if progress.meta is not None:
             for name, value in progress.meta._asdict().items():
-                add(f"meta/{name}", float(value), step)
+                found[f"meta/{name}"] = float(value)
         if progress.curve is not None:
             for k, rewards in enumerate(progress.curve):
-                add(f"held-out/after_{k}_steps", float(rewards.mean()), step)
+                found[f"held-out/after_{k}_steps"] = float(rewards.mean())
+        self.write(found, progress.steps)
+
+    def write(self, scalars: Mapping[str, float], step: int) -> None:
+        """Figures by name, at a count of environment steps."""
+        self._writer = self._writer or self._make()  # a training that never began leaves nothing
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
 
     def __enter__(self) -> Self:
         return self

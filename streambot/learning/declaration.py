@@ -8,6 +8,7 @@ generations (`experience.g0007`), of which a newer one takes over.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -26,6 +27,15 @@ _Name = Annotated[str, Meta(min_length=1, max_length=128)]
 _Count = Annotated[int, Meta(ge=1, le=1 << 16)]
 
 
+class State(StrEnum):
+    """What a learner does."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """It may go on."""
+    COMPLETE = "complete"
+
+
 class Training(msgspec.Struct, frozen=True, kw_only=True):
     """A training, as its log declares it.
 
@@ -40,6 +50,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
             may have more of it.
         layout: digest of observations and actions.
         seed: of parameters, episodes and actions.
+        state: of the learner.
         envs: environments of every actor side by side. rollout: steps of each between two looks
             at the weights.
     """
@@ -56,6 +67,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=0, le=2**53)]
     envs: _Count
     rollout: _Count
+    state: State = State.RUNNING
 
     def owns(self, topic: str) -> bool:
         """Is that one of its streams? Nobody else's is used because a record names it."""

@@ -37,6 +37,7 @@ class WeightsHead(msgspec.Struct, frozen=True, kw_only=True):
         sequence: updates behind them; grows with every record of a policy.
         head: what a checkpoint with these weights would say of itself; its digest is of the body.
         wanted: steps that each actor is asked for under these weights; then it waits for newer ones.
+        urgent: the learner waits; what an actor has traded more than it was asked for is forgotten.
         experience, stream: where experience goes, and where newer weights will come, from now on;
             empty: where they did.
     """
@@ -46,6 +47,7 @@ class WeightsHead(msgspec.Struct, frozen=True, kw_only=True):
     sequence: _Count
     head: Head
     wanted: _Count = 0
+    urgent: bool = False
     experience: Annotated[str, Meta(max_length=249)] = ""
     stream: Annotated[str, Meta(max_length=249)] = ""
 
@@ -108,6 +110,7 @@ def encode_weights(
     policy: str,
     sequence: int,
     wanted: int = 0,
+    urgent: bool = False,
     experience: str = "",
     stream: str = "",
     **head: Any,  # noqa: ANN401
@@ -116,7 +119,7 @@ def encode_weights(
 
     Args:
         agent: whose.
-        training, policy, sequence, wanted, experience, stream: see `WeightsHead`.
+        training, policy, sequence, wanted, urgent, experience, stream: see `WeightsHead`.
         head: further fields of `agents.checkpoint.Head`: `env`, `names`, `about`, `progress`.
 
     Raises:
@@ -131,7 +134,7 @@ def encode_weights(
         digest=_digest(body), **head,
     )  # fmt: skip
     whose = WeightsHead(
-        training=training, policy=policy, sequence=sequence, head=said, wanted=wanted,
+        training=training, policy=policy, sequence=sequence, head=said, wanted=wanted, urgent=urgent,
         experience=experience, stream=stream,
     )  # fmt: skip
     return _ENVELOPE.seal(whose, body)

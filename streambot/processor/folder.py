@@ -133,8 +133,13 @@ class RunFolder:
         self._write(record)
 
     def resume(self, record: RunRecord) -> None:
-        """The run goes on as `record` says, where its state allows that."""
-        state = next_state(record.run, self.record.state, Trigger.RESUME)
+        """The run goes on as `record` says, where its state allows that.
+
+        A training always may: one that has made all its updates can be asked for more.
+        """
+        state = RunState.RUNNING
+        if record.kind == RUN:
+            state = next_state(record.run, self.record.state, Trigger.RESUME)
         self._write(msgspec.structs.replace(record, state=state, resumes=self.record.resumes + 1))
 
     def finish(self, trigger: Trigger, *, at: str, error: str | None = None) -> None:

@@ -21,7 +21,7 @@ from streambot.domain.units import NANOS_PER_SECOND
 from streambot.env.settings import make_config
 from streambot.wiring.environments import split_settings, stored_source
 from streambot.wiring.trained_on import days, facts, iso, span_of
-from streambot.wiring.training import REQUEST, Split
+from streambot.wiring.training import NOTHING, REQUEST, Split
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 LAST_SHARE = 0.2
 """Share of the bars, the last ones, that training leaves alone unless it is told otherwise."""
-NOTHING = "none"
 
 
 def split_data(request: TrainingRequest, cwd: Path, kafka: KafkaSecurity | None = None) -> Split:
@@ -77,7 +76,10 @@ def split_data(request: TrainingRequest, cwd: Path, kafka: KafkaSecurity | None 
         REQUEST: msgspec.json.encode(request).decode()
     }
     said = f"{days(stores[0], make_config(train))}; {_left_alone(request, moment)}"
-    return Split(tuple(sources), train, held_out, taken, tuple(request.hold_out), said, about)
+    return Split(
+        tuple(sources), train, held_out, taken, tuple(request.hold_out), said, about,
+        NOTHING if moment is None else moment,
+    )  # fmt: skip
 
 
 def _test_from(request: TrainingRequest, config: EnvConfig, store: Segments) -> str | None:

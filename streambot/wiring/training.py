@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 REQUEST = "request"
+NOTHING = "none"
+"""`test_from`: nothing is held out."""
 MOST_SEED = 2**53
 """Networks are made from its multiples, which the generators of torch take up to 2**63."""
 
@@ -49,7 +51,10 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         learn, adapt: settings of `LearnConfig` and `AdaptConfig`.
         start: folder of a policy whose parameters are begun with.
         envs: environments side by side.
-        training: settings of `TrainConfig` or `MetaTrainConfig`.
+        training: settings of `TrainConfig` or `MetaTrainConfig`; with `stream` of `LearnerConfig`,
+            and `rollout`.
+        stream: settings of `StreamSettings`: trained by a learner from what actors bring; None: in
+            one process.
         seed: of parameters, episodes and actions.
     """
 
@@ -65,6 +70,7 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     start: str | None = None
     envs: Annotated[int, Meta(ge=1, le=1 << 16)] = 64
     training: dict[str, Any] = {}
+    stream: dict[str, Any] | None = None
     seed: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
@@ -79,6 +85,7 @@ class Split(NamedTuple):
         unseen: never trained on.
         said: the days that are trained on, and what is left alone, for people.
         about: for the checkpoint.
+        test_from: as `TrainingRequest.test_from`, said or found.
     """
 
     sources: tuple[Source, ...]
@@ -88,6 +95,7 @@ class Split(NamedTuple):
     unseen: tuple[str, ...]
     said: str
     about: dict[str, str]
+    test_from: str = NOTHING
 
 
 def training_envs(request: TrainingRequest, split: Split) -> VectorTradingEnv:

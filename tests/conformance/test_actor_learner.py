@@ -17,6 +17,7 @@ from streambot.adapters.kafka import EMBEDDED, KafkaLog  # noqa: E402
 from streambot.agents.checkpoint import read_head  # noqa: E402
 from streambot.domain.errors import FencedError  # noqa: E402
 from streambot.learning.declaration import read_training  # noqa: E402
+from streambot.learning.learner.service import AHEAD  # noqa: E402
 from streambot.learning.policy import load_policy  # noqa: E402
 from streambot.streams.ports import Log, TopicPartition  # noqa: E402
 from tests.learner_rig import BATCH, CONFIG, STEPS, Rig, put_back, taken_down, trained  # noqa: E402
@@ -54,7 +55,7 @@ async def test_weights_go_round_and_every_step_is_counted(log, name, tmp_path: P
         assert told[-1].weights >= 4
         # Under the same weights what was wanted and no more: a slow learner slows actors down.
         rollouts = np.bincount([one.weights for one in told])
-        assert rollouts.max() * N * STEPS <= 1.5 * BATCH
+        assert rollouts.max() * N * STEPS <= AHEAD * BATCH
         assert told[-1].refused == 0
     head = load_policy(tmp_path).head
     assert head.progress["updates"] == 6
@@ -110,7 +111,7 @@ async def test_a_dead_actor_does_not_stall_training(log, name, tmp_path: Path) -
 @pytest.mark.usefixtures("ray_here")
 async def test_streams_go_through_generations_and_lose_nothing(log, name, tmp_path: Path) -> None:
     """A broker that frees memory only with its topics: newer ones take over, older ones go."""
-    rig = Rig(log, name("t"), tmp_path, roll_bytes=3 * BATCH * 300)
+    rig = Rig(log, name("t"), tmp_path, roll_bytes=6 * BATCH * 300)
     await rig.begin()
     first = rig.training.topics
     pinned = await log.sink()

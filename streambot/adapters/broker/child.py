@@ -111,6 +111,11 @@ class ChildProcess:
         return self._process.pid if self._process else None
 
     @property
+    def returncode(self) -> int | None:
+        """How it ended; None: it has not, or was not started."""
+        return self._process.poll() if self._process else None
+
+    @property
     def alive(self) -> bool:
         """True while it runs."""
         return self._process is not None and self._process.poll() is None
@@ -198,7 +203,7 @@ class ChildProcess:
 
     def died(self) -> BrokerError:
         """The error that says how it ended."""
-        code = self._process.poll() if self._process else None
+        code = self.returncode
         how = (
             f"was killed by signal {-code}"
             if code is not None and code < 0

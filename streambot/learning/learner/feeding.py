@@ -8,6 +8,7 @@ that moment: whatever comes before it is there by then.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from streambot.domain.errors import BrokerError
@@ -33,6 +34,7 @@ class ExperienceReader:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._sources: dict[str, Source] = {}
+        self._alone = asyncio.Lock()
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -41,8 +43,9 @@ class ExperienceReader:
 
     async def begin(self, starts: Mapping[str, Start]) -> None:
         """Read these as well, behind those that are read already."""
-        for stream, start in starts.items():
-            self._sources[stream] = await self._log.source({TopicPartition(stream, 0): start})
+        async with self._alone:
+            for stream, start in starts.items():
+                self._sources[stream] = await self._log.source({TopicPartition(stream, 0): start})
 
     async def read(self, timeout_s: float) -> list[Record]:
         """The next records; empty after `timeout_s` without any.
@@ -51,12 +54,13 @@ class ExperienceReader:
             BrokerError: the log is gone.
             StreamError: a record that should be next is no longer kept.
         """
-        *older, newest = self._sources
-        newer = await self._sources[newest].read(
-            max_records=MOST_RECORDS, timeout_s=_REST_S if older else timeout_s
-        )
-        before = [record for stream in older for record in await self._rest(stream)]
-        return before + newer
+        async with self._alone:
+            *older, newest = self._sources
+            newer = await self._sources[newest].read(
+                max_records=MOST_RECORDS, timeout_s=_REST_S if older else timeout_s
+            )
+            before = [record for stream in older for record in await self._rest(stream)]
+            return before + newer
 
     async def _rest(self, stream: str) -> list[Record]:
         """All that a stream holds by now and that was not read."""
@@ -74,7 +78,8 @@ class ExperienceReader:
 
     async def finish(self, stream: str) -> None:
         """Read that one no more."""
-        await self._sources.pop(stream).close()
+        async with self._alone:
+            await self._sources.pop(stream).close()
 
     async def close(self) -> None:
         """Let go of the log."""

@@ -10,6 +10,7 @@ again, on the same experience as long as its topic keeps it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING
@@ -51,9 +52,13 @@ if TYPE_CHECKING:
     from streambot.streams.ports import Log, Start
 
 BUFFER, MEMORY, USAGE = "buffer", "optimizer.", "usage"
-READ_S = 0.2
-RECENT = 3
+READ_S = 0.1
+RECENT = 8
 """An actor that was not heard of for more updates counts as gone."""
+AHEAD = 2
+"""Batches that should be there when weights are published: one to learn from at once, one meanwhile."""
+MOST_BATCHES = 8
+"""So many wait at most: more is left in the stream."""
 
 
 class Learner:
@@ -75,6 +80,7 @@ class Learner:
         stopping: asked between reads.
         resume: a checkpoint of the same training to go on from.
         again: experience is read again from here on, however old it is; None: it is not.
+        actors: that will come, before any was heard of.
 
     Attributes:
         done, steps: updates made, and steps learnt from.
@@ -98,7 +104,9 @@ class Learner:
         stopping: Callable[[], bool] = lambda: False,
         resume: LoadedPolicy | None = None,
         again: Start | None = None,
+        actors: int = 1,
     ) -> None:
+        self._actors = actors
         self._log, self._training, self._config, self._kept = log, training, config, kept
         self._agent, self._learns = agent, learns
         self._executor, self._now_ms, self._look_at = executor, now_ms, look
@@ -121,6 +129,7 @@ class Learner:
         self._state = self._buffer.state()
         self._memory = learns.memory()
         self._returns, self._heard = Returns(), dict[str, int]()
+        self._heard_at, self._come = 0.0, asyncio.Event()
         self._reader = ExperienceReader(log)
         self._old: list[tuple[Training, int]] = []
         """Generations that came before, and the update at which the next one was opened."""
@@ -146,28 +155,46 @@ class Learner:
             self._log, f"{training.namespace}.{training.training}",
             [training.topics[POLICY], training.topics[STATUS]], transactional=self._transactional,
         )  # fmt: skip
+        pumping: asyncio.Task[None] | None = None
         try:
             await self._reader.begin({training.topics[EXPERIENCE]: await self._start()})
             await self._publish(publisher)
-            heard = loop.time()
+            self._heard_at = loop.time()
+            pumping = asyncio.create_task(self._pump(), name="experience")
             while self.done < config.updates and not self._stopping():
-                if records := await self._reader.read(READ_S):
-                    heard = loop.time()
-                    self._buffer.offer(records, self.done)
-                    self._wrote(sum(len(record.value) for record in records))
-                elif loop.time() - heard > config.silence_s:
-                    raise self._silent()
-                while fragments := self._buffer.take(config.batch, self.done):
+                if fragments := self._buffer.take(config.batch, self.done):
                     learnt = await self._update(fragments)
                     await self._publish(publisher, learnt)
                     self._tell(learnt)
-                    heard = loop.time()
-                    if self.done >= config.updates or self._stopping():
-                        break
+                    self._heard_at = loop.time()
+                    continue
+                self._come.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(READ_S):
+                        await self._come.wait()
+                if pumping.done():
+                    pumping.result()
+                if loop.time() - self._heard_at > config.silence_s:
+                    raise self._silent()
             return self.done >= config.updates
         finally:
+            if pumping is not None:
+                pumping.cancel()
+                await asyncio.gather(pumping, return_exceptions=True)
             self._save()
             await asyncio.gather(self._reader.close(), publisher.close(), return_exceptions=True)
+
+    async def _pump(self) -> None:
+        """Read on while the learner learns."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._buffer.steps >= MOST_BATCHES * self._config.batch:
+                await asyncio.sleep(READ_S)
+            elif records := await self._reader.read(READ_S):
+                self._heard_at = loop.time()
+                self._buffer.offer(records, self.done)
+                self._wrote(sum(len(record.value) for record in records))
+                self._come.set()
 
     async def _start(self) -> Start:
         """Where experience is read from."""
@@ -215,9 +242,9 @@ class Learner:
         return {a for a, update in self._heard.items() if self.done - update <= RECENT}
 
     def _wanted(self) -> int:
-        """Steps that each actor is asked for, so that there is a batch and a half before long."""
-        missing = self._config.batch + self._config.batch // 2 - self._buffer.steps
-        return ceil(max(0, missing) / max(1, len(self._recent())))
+        """Steps that each actor is asked for, so that the learner never waits, and nothing gets old."""
+        missing = AHEAD * self._config.batch - self._buffer.steps
+        return ceil(max(0, missing) / max(1, len(self._recent()) or self._actors))
 
     def _scaled(self, fragments: list[Fragment]) -> list[npt.NDArray[np.float32]]:
         """Rewards to learn from; fragments of one length are counted in together."""
@@ -258,7 +285,8 @@ class Learner:
         topics = self._training.topics
         record = encode_weights(
             self._agent, training=self._training.training, policy=self._training.policy,
-            sequence=self.done, wanted=self._wanted(), env=self._kept.env, about=self._kept.about,
+            sequence=self.done, wanted=self._wanted(),
+            urgent=self._buffer.steps < self._config.batch, env=self._kept.env, about=self._kept.about,
             names=self._names, progress={"updates": self.done, "steps": self.steps},
             experience=topics[EXPERIENCE], stream=topics[POLICY],
         )  # fmt: skip
