@@ -1,7 +1,8 @@
-"""`streambot tail`: follow a stream of a run, as `tail -f` follows a file.
+"""`streambot tail`: follow a stream of a run or a training, as `tail -f` follows a file.
 
 It reads without a consumer group and writes nothing, so watching never disturbs a run. While the
-run lives its broker is read; what has ended is read from the run's files.
+run lives its broker is read; what has ended is read from the run's files. The streams of a training
+are on its broker alone.
 """
 
 from __future__ import annotations
@@ -23,25 +24,30 @@ from streambot.domain.errors import BrokerError, UsageError
 from streambot.domain.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from streambot.cli.lines import View
+    from streambot.cli.lines import Traded, View
     from streambot.cli.seen_run import SeenRun
     from streambot.cli.tail_files import Batch, Row
+    from streambot.cli.tail_training import SeenTraining
+    from streambot.domain.config import Resolved
     from streambot.domain.kafka_settings import KafkaSecurity
 
 EXIT_INTERRUPTED = 130
 LAST_LINES = 10
 STREAMS = (
     "ticks", "orders", "fills", "pnl", "late", "dead-letter", "portfolio", "alerts", "status",
+    "experience", "policy",
 )  # fmt: skip
+_OF_TRAINING = frozenset({"experience", "policy"})
 _ROLLED_UP = frozenset({"portfolio", "alerts"})
 _NO_ROLLUP = "; `simulate --alerts` or `faust -A streambot.adapters.faust_app worker` writes it"
-_NO_TIMES = frozenset({"orders", "late", "dead-letter", "status"})
+_NO_TIMES = frozenset({"orders", "late", "dead-letter", "status"}) | _OF_TRAINING
 
 
 def tail(
     stream: Annotated[str, typer.Argument(metavar="STREAM", help=f"{', '.join(STREAMS)}.")],
     run: Annotated[
-        str | None, typer.Option("--run", metavar="NAME", help="Which run. Default: the newest.")
+        str | None,
+        typer.Option("--run", metavar="NAME", help="Which run, or training. Default: the newest."),
     ] = None,
     start: Annotated[
         str | None,
@@ -74,7 +80,7 @@ def tail(
         str | None,
         typer.Option(
             "--bootstrap-servers", metavar="HOST:PORT",
-            help="The broker of a run that was started elsewhere. Default: that of the run.",
+            help="The broker of one that was started elsewhere. Default: that of the run.",
         ),
     ] = None,
     namespace: Annotated[
@@ -89,9 +95,9 @@ def tail(
 
     Without --from the last lines come first, then new ones as long as the run lives; it ends when the
     run ends. --where compares fields of the --json form; a position's side is 1 or -1, time is UTC.
-    A run of `streambot replay` and workers ends when all engine tasks have.
+    A run of `streambot replay` and workers ends when all engine tasks have. `experience` and `policy`
+    are streams of a training: what its actors have done, and the weights that they act with.
     """
-    from streambot.cli.finding import find_seen
     from streambot.cli.tail_views import make_view
 
     if stream not in STREAMS:
@@ -104,12 +110,12 @@ def tail(
         config,
     )  # fmt: skip
     settings = resolved.config
-    seen = find_seen(resolved)
-    view = make_view(stream, seen.traded, None if as_json else terminal_width())
+    seen, traded, zone = _find(stream, resolved)
+    view = make_view(stream, traded, None if as_json else terminal_width())
     session = _Session(
         seen, stream, view,
         start=start,
-        first=_first(stream, seen, start),
+        first=_first(stream, zone, start),
         lines=_line_count(lines),
         matches=compile_where(where, view.fields) if where is not None else None,
         as_json=as_json,
@@ -121,6 +127,19 @@ def tail(
         say(f"{session.shown:,} shown", style="dim")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     session.say_end()
+
+
+def _find(stream: str, settings: Resolved) -> tuple[SeenRun | SeenTraining, Traded, str]:
+    """Whose stream it is, what is traded there, and the zone of its times."""
+    from streambot.cli.finding import find_seen
+    from streambot.cli.lines import Traded
+
+    if stream in _OF_TRAINING:
+        from streambot.cli.tail_training import find_training
+
+        return find_training(settings), Traded({}, {}), "UTC"
+    seen = find_seen(settings)
+    return seen, seen.traded, seen.zone_name
 
 
 class _Session:
@@ -135,7 +154,7 @@ class _Session:
 
     def __init__(
         self,
-        seen: SeenRun,
+        seen: SeenRun | SeenTraining,
         stream: str,
         view: View,
         *,
@@ -206,29 +225,28 @@ class _Session:
 
     def say_end(self) -> None:
         """Say why it ended, and why nothing was printed, which is otherwise a riddle."""
-        from streambot.cli.seen_run import see_run
+        from streambot.cli.seen_run import SeenRun
+        from streambot.processor.folder import read_record, shown_state
 
-        run = self._seen.record.run
-        if self._seen.is_apart and self.stream != "ticks" and self._ended:
-            say(f"run {run}: complete, {self.shown:,} shown", style="dim")
-            self._say_successor(run)
-        elif self._followed and not self._seen.living:
-            after = see_run(self._seen.path.parent, run)
-            say(f"run {run}: {after.state}, {self.shown:,} shown", style="dim")
+        seen, what = self._seen, f"{self._seen.record.kind} {self._seen.record.run}"
+        if isinstance(seen, SeenRun) and seen.is_apart and self.stream != "ticks" and self._ended:
+            say(f"{what}: complete, {self.shown:,} shown", style="dim")
+            if seen.on_log is not None and seen.on_log.successor is not None:
+                after = seen.on_log.successor
+                say(f"it ended with a seek: streambot tail {self.stream} --run {after}")
+        elif self._followed and not seen.living:
+            state = shown_state(seen.path, read_record(seen.path))
+            say(f"{what}: {state}, {self.shown:,} shown", style="dim")
+        elif self._ended and not isinstance(seen, SeenRun) and not seen.is_here:
+            say(f"{what}: its learner has ended, {self.shown:,} shown", style="dim")
         elif self.shown or self.last == 0 or self.most == 0:
             return
         elif self._read:
             read = count(self._read, "line")
-            say(f"run {run}: none of {read} of {self.stream} matched", style="dim")
+            say(f"{what}: none of {read} of {self.stream} matched", style="dim")
         else:
             why = _NO_ROLLUP if self.stream in _ROLLED_UP else ""
-            say(f"run {run} ({self._seen.state}): nothing in {self.stream}{why}", style="dim")
-
-    def _say_successor(self, run: str) -> None:
-        """Say which run goes on, where this one ended with a seek."""
-        on_log = self._seen.on_log
-        if on_log is not None and on_log.successor is not None:
-            say(f"it ended with a seek: streambot tail {self.stream} --run {on_log.successor}")
+            say(f"{what} ({seen.state}): nothing in {self.stream}{why}", style="dim")
 
 
 def _line_count(text: str | None) -> int | None:
@@ -239,7 +257,7 @@ def _line_count(text: str | None) -> int | None:
     return int(text)
 
 
-def _first(stream: str, seen: SeenRun, start: str | None) -> int | None:
+def _first(stream: str, zone: str, start: str | None) -> int | None:
     """Market time that `--from` names, UTC ns; None where it names none."""
     if start in {None, "beginning", "end"}:
         return None
@@ -255,19 +273,20 @@ def _first(stream: str, seen: SeenRun, start: str | None) -> int | None:
         hint = "--where 'barrier >= 100'" if stream == "orders" else "--from beginning"
         raise UsageError(f"records of {stream} carry no market time", where="--from", hint=hint)
     try:
-        return parse_moment(start).start_ns(seen.zone_name)
+        return parse_moment(start).start_ns(zone)
     except UsageError as error:
         raise UsageError(error.message, where="--from", hint=error.hint) from error
 
 
 async def _rows(
-    seen: SeenRun, stream: str, security: KafkaSecurity, session: _Session
+    seen: SeenRun | SeenTraining, stream: str, security: KafkaSecurity, session: _Session
 ) -> AsyncGenerator[Batch]:
     """Rows of the stream from where they are: the broker of a living run, else its files.
 
     Raises:
         BrokerError: ticks are asked for, and nobody keeps them any more.
     """
+    from streambot.cli.seen_run import SeenRun
     from streambot.cli.tail_broker import IN_PROCESS, Place, apart_rows, broker_rows
     from streambot.cli.tail_files import file_rows
     from streambot.processor.stream_files import file_of
@@ -281,7 +300,11 @@ async def _rows(
     lasting = record.broker != IN_PROCESS and not record.embedded
     reachable = record.broker != IN_PROCESS and stream in record.topics
     place = Place(at="end" if at_end else "beginning", last=last, first_ts=session.first)
-    if seen.is_apart:
+    if not isinstance(seen, SeenRun):
+        from streambot.cli.tail_training import training_rows
+
+        rows = training_rows(seen, stream, place, security)
+    elif seen.is_apart:
         _require_stream(seen, stream)
         rows = apart_rows(seen, stream, place, security)
     elif reachable and (seen.living or (stream == "ticks" and lasting)):
@@ -334,6 +357,7 @@ app = single(
         "streambot tail orders --where 'policy.trend > 0.5'",
         "streambot tail ticks --where 'instrument in (SPY, FB)' -n 100",
         "streambot tail alerts --from beginning",
+        "streambot tail experience --where 'actor == a0 and reward_mean < 0'",
         "streambot tail fills --run mine --bootstrap-servers kafka:9092",
     ),
 )

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from streambot.adapters.kafka import KafkaLog
-    from streambot.adapters.kafka.source import KafkaSource
     from streambot.cli.which_broker import BrokerPlace
     from streambot.domain.kafka_settings import KafkaSecurity
     from streambot.streams.ports import Log, Record, Start
@@ -62,6 +61,22 @@ class End(Protocol):
 
     async def reached(self, log: Log) -> bool:
         """True once it is. Asked often: asks the log now and then."""
+
+
+class Reader(Protocol):
+    """What a follower reads from: a source that knows of transactions."""
+
+    async def read(self, *, max_records: int = 64, timeout_s: float = 1.0) -> list[Record]:
+        """See `Source.read`."""
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """See `Source.positions`."""
+
+    def held_back(self) -> dict[TopicPartition, int]:
+        """Partitions read up to an open transaction, and how much lies behind its start."""
+
+    async def close(self) -> None:
+        """See `Source.close`."""
 
 
 class Unknown:
@@ -195,34 +210,42 @@ class Follower:
 
     async def _connected(self) -> AsyncGenerator[list[Record] | None]:
         async with open_broker(self._broker, self._security) as log:
-            if self._topic not in await log.streams():
-                raise TopicError(
-                    f"{self._broker.servers} has no such topic", where=self._topic,
-                    hint="streambot topics ls shows what is there",
-                )  # fmt: skip
-            ends = await log.end_offsets(self._topic)
-            if self._positions is None:
-                self._positions = await _starts(log, self._topic, self._place, ends)
-            source = await log.source(self._positions)
+            reader, ends = await self._begin(log)
             self._patience.answered()
             try:
-                async with aclosing(self._read(log, source, ends)) as batches:
+                async with aclosing(self._read(log, reader, ends)) as batches:
                     async for batch in batches:
                         yield batch
             finally:
-                await source.close()
+                await reader.close()
+
+    async def _begin(self, log: KafkaLog) -> tuple[Reader, dict[TopicPartition, int]]:
+        """A reader from where it was left, at first from its place; and where the partitions end.
+
+        Raises:
+            TopicError: the topic is not there.
+        """
+        if self._topic not in await log.streams():
+            raise TopicError(
+                f"{self._broker.servers} has no such topic", where=self._topic,
+                hint="streambot topics ls shows what is there",
+            )  # fmt: skip
+        ends = await _ends(log, self._topic)
+        if self._positions is None:
+            self._positions = await _starts(log, self._topic, self._place, ends)
+        return await log.source(self._positions), ends
 
     async def _read(
-        self, log: KafkaLog, source: KafkaSource, ends: list[int]
+        self, log: KafkaLog, reader: Reader, ends: dict[TopicPartition, int]
     ) -> AsyncGenerator[list[Record] | None]:
-        final: list[int] | None = None
+        final: dict[TopicPartition, int] | None = None
         while True:
             # Asked before reading: what was stored before the end is read below.
             reached = await self._end.reached(log)
             if reached and self._end.exact and final is None:
-                final = await log.stored_ends(self._topic)
-            records = await source.read(max_records=_RECORDS, timeout_s=_READ_S)
-            at = source.positions()
+                final = _by_partition(self._topic, await log.stored_ends(self._topic))
+            records = await reader.read(max_records=_RECORDS, timeout_s=_READ_S)
+            at = reader.positions()
             self._positions = dict(at)
             if records:
                 self._patience.succeeded()
@@ -231,7 +254,7 @@ class Follower:
                 self._caught_up = True
                 yield None
             if log.profile.transactional:
-                self._held.look(source.held_back(), at)
+                self._held.look(reader.held_back(), at)
             # A transactional topic ends behind its last record, so an empty read counts as well.
             if reached and not records and (final is None or _is_behind(at, final)):
                 if not self._caught_up:
@@ -239,27 +262,34 @@ class Follower:
                 return
 
 
-def _is_behind(at: dict[TopicPartition, int], ends: list[int]) -> bool:
-    return all(offset >= ends[place.partition] for place, offset in at.items())
+def _is_behind(at: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> bool:
+    """What was opened since had nothing to read then."""
+    return all(offset >= ends.get(place, 0) for place, offset in at.items())
+
+
+def _by_partition(topic: str, offsets: list[int]) -> dict[TopicPartition, int]:
+    return {TopicPartition(topic, p): offset for p, offset in enumerate(offsets)}
+
+
+async def _ends(log: KafkaLog, topic: str) -> dict[TopicPartition, int]:
+    return _by_partition(topic, await log.end_offsets(topic))
 
 
 async def _starts(
-    log: KafkaLog, topic: str, place: Place, ends: list[int]
+    log: KafkaLog, topic: str, place: Place, ends: dict[TopicPartition, int]
 ) -> dict[TopicPartition, Start]:
-    partitions = [TopicPartition(topic, p) for p in range(len(ends))]
     if place.at == "end":
-        return {p: ends[p.partition] for p in partitions}
+        return dict(ends)
     if place.first_ts is not None:
         at = event_time_ms(place.first_ts)
-        return {p: await log.offset_at(topic, p.partition, at) for p in partitions}
-    firsts = await log.beginning_offsets(topic)
+        return {p: await log.offset_at(topic, p.partition, at) for p in ends}
+    firsts = _by_partition(topic, await log.beginning_offsets(topic))
     if place.last is None:
-        return {p: firsts[p.partition] for p in partitions}
+        return dict(firsts)
     if not log.profile.transactional or not place.last:
-        return {p: max(firsts[p.partition], ends[p.partition] - place.last) for p in partitions}
+        return {p: max(firsts[p], end - place.last) for p, end in ends.items()}
     starts: dict[TopicPartition, Start] = {}
-    for p in partitions:
-        end = ends[p.partition]
+    for p, end in ends.items():
         lasts = await read_back(log, topic, p.partition, place.last, end)
         starts[p] = lasts[-place.last :][0].offset if lasts else end
     return starts

@@ -313,6 +313,18 @@ def _dead(traded: Traded, width: int | None) -> View:
     return View("dead-letter", DEAD_FIELDS, columns, cells, width)
 
 
+def _experience(traded: Traded, width: int | None) -> View:
+    from streambot.cli.tail_experience import fragment_view  # with Arrow: the others need none
+
+    return fragment_view(traded, width)
+
+
+def _policy(traded: Traded, width: int | None) -> View:
+    from streambot.cli.tail_experience import weights_view
+
+    return weights_view(traded, width)
+
+
 def _maybe(row: Row, *names: str, signed: bool = False) -> str:
     """The first of the fields that has a value, as an amount."""
     for name in names:
@@ -337,6 +349,8 @@ _VIEWS: Mapping[str, Callable[[Traded, int | None], View]] = {
     "portfolio": portfolio_view,
     "alerts": alert_view,
     "status": status_view,
+    "experience": _experience,
+    "policy": _policy,
 }
 STREAMS = tuple(_VIEWS)
 """What can be tailed."""
