@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -79,3 +81,15 @@ async def trained(log: Log, *sequences: int, name: str = "moe-1", **more: Any) -
     await begin(log, training)
     await write(log, training, *(weights_of(training, sequence) for sequence in sequences))
     return training
+
+
+def on(servers: str, work: Callable[[Any], Awaitable[Any]]) -> Any:
+    """The result of work on a broker, for tests that wait."""
+    from streambot.adapters.kafka import KafkaLog, detect_profile
+
+    async def whole() -> Any:
+        profile = await detect_profile(servers)
+        async with await KafkaLog.open(servers, profile=profile) as log:
+            return await work(log)
+
+    return asyncio.run(whole())

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from streambot.cli.policy_view import Listed
     from streambot.domain.config import Resolved
     from streambot.learning.published import Pinned, Shelf
-    from streambot.wiring.serving import Asked, Brokers, Lookup, ServedName
+    from streambot.wiring.served import ServedName
+    from streambot.wiring.serving import Asked, Brokers, Lookup
 
 LOOK_S = 20.0
 """For what one of several brokers may take; a list must not wait for it."""
@@ -144,7 +145,7 @@ def _settings(
 def _served(name: str) -> ServedName:
     """The weights that a person means: of a training by its bare name, the newest."""
     from streambot.processor.folder import check_run_name
-    from streambot.wiring.serving import ServedName, served_name
+    from streambot.wiring.served import ServedName, served_name
 
     found = served_name(name, Path.cwd())
     return ServedName(check_run_name(name), None) if found is None else found
@@ -212,7 +213,8 @@ def _declared_no_more(name: str, topic: str) -> TopicError:
 
 async def _list(settings: Resolved, run: str | None) -> list[Listed]:
     from streambot.cli.policy_view import listed_shelf
-    from streambot.wiring.serving import Asked, ServedName
+    from streambot.wiring.served import ServedName
+    from streambot.wiring.serving import Asked
 
     if run is not None:
         found = await _look(settings, ServedName(run, None))

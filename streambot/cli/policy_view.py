@@ -12,7 +12,8 @@ from streambot.cli.human import count, duration, few, flow, place, plain, size, 
 from streambot.domain.errors import DataError
 from streambot.learning.published import CHECKPOINT, SERVED, SeenHead, read_seen
 from streambot.wiring.declaring import wall_ms
-from streambot.wiring.serving import FOLDERS, NEWEST
+from streambot.wiring.served import NEWEST
+from streambot.wiring.serving import FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -127,9 +127,9 @@ Policy = Annotated[
         "-p",
         metavar="POLICY",
         rich_help_panel=WHO,
-        help="flat, random, buy-hold, sma-cross, the folder of a trained policy: CHECKPOINT, or a "
-        "class of yours: path.py:Class, pkg.mod:Class; with --from-run also recorded. Default: "
-        "sma-cross",
+        help="flat, random, buy-hold, sma-cross, the folder of a trained policy: CHECKPOINT, weights "
+        "of a training: NAME@newest, NAME@250, or a class of yours: path.py:Class, pkg.mod:Class; "
+        "with --from-run also recorded. Default: sma-cross",
     ),
 ]
 Agents = Annotated[

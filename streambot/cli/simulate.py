@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from streambot.report.summary import Summary
     from streambot.streams.control import Acknowledgement
     from streambot.wiring.controlling import ReplayControls
+    from streambot.wiring.serving import Asked
 
 
 def simulate(
@@ -186,6 +187,7 @@ async def _simulate(
         from streambot.cli.which_broker import with_recording_place
 
         settings = await with_recording_place(settings)
+    trainings_at = await _trainings_at(settings)
     if not quiet:
         _say_compiling()
     stop = telling_stop(say)
@@ -195,8 +197,9 @@ async def _simulate(
         # What a strategy prints is narration: stdout is for the summary.
         with contextlib.redirect_stdout(WholeLines(sys.stderr)):
             summary = await run_simulation(
-                settings, observer=observer, resume=resume, stop=stop, controls=controls
-            )
+                settings, observer=observer, resume=resume, stop=stop, controls=controls,
+                trainings_at=trainings_at,
+            )  # fmt: skip
     except (KeyboardInterrupt, asyncio.CancelledError):
         if observer.plan is not None:
             observer.say(f"aborted; next: streambot simulate --resume {observer.plan.run}")
@@ -209,6 +212,17 @@ async def _simulate(
         observer.close()
     zone_name = observer.plan.timezone if observer.plan is not None else "UTC"
     return _Ended(summary, zone_name, stop.reason)
+
+
+async def _trainings_at(settings: Resolved) -> list[Asked]:
+    """The broker that was started here, where the policy names weights of a training."""
+    if "@" not in settings.config.policy:
+        return []
+    from streambot.cli.which_broker import started_here
+    from streambot.wiring.serving import Asked
+
+    started = await started_here()
+    return [] if started is None else [Asked(*started)]
 
 
 def _controls(observer: ConsoleObserver, *, as_json: bool) -> ReplayControls:

@@ -2,6 +2,7 @@
 
     runs/<run>/  run.json  config.yaml  orders.ndjson  fills.ndjson  pnl.ndjson  dead-letter.ndjson
                  state/  summary.json, and Parquet beside the streams once the run is complete
+                 policy/ of a run that trades with weights of a training: those that it has read
 
 A lock on the folder is held as long as a process works on the run: the system drops it when the
 process dies, however it dies, so a run that says `running` without a lock was killed.
@@ -159,7 +160,7 @@ class RunFolder:
         self._record = record
 
 
-_UNBORN = frozenset({"config.yaml", "run.lock", "state", ".config.yaml.tmp"})
+_UNBORN = frozenset({"config.yaml", "policy", "run.lock", "state", ".config.yaml.tmp"})
 """What a run's folder may hold before the run has started."""
 
 

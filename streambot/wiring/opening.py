@@ -30,14 +30,17 @@ from streambot.wiring.recording import (
     with_recording,
 )
 from streambot.wiring.scenario import with_scenario
+from streambot.wiring.served import KEPT, put
+from streambot.wiring.serving import scratch, weights_for
 from streambot.wiring.starts import (
     load_snapshots,
 )
 from streambot.wiring.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from streambot.wiring.serving import Asked
 
 _RESUMABLE = ("speed", "gaps")
 _T = TypeVar("_T")
@@ -64,6 +67,7 @@ async def new_run(
     cwd: Path,
     *,
     parent: str | None = None,
+    trainings_at: Sequence[Asked] = (),
 ) -> OpenRun:
     """A new run: scenario and settings, its bars looked through, its folder made.
 
@@ -73,32 +77,45 @@ async def new_run(
         stop: may be asked for at any time.
         cwd: where relative paths start.
         parent: the run that a seek left for this one.
+        trainings_at: further brokers to ask for the weights of a training.
 
     Raises:
         StreambotError: what is wrong; nothing is left behind.
         KeyboardInterrupt: a stop was asked for before there was anything to stop.
     """
     settings = with_scenario(settings, cwd)
-    if settings.config.from_run is None:
-        make = partial(prepare, settings.config, cwd)
-    else:
+    recording, own = None, None
+    if settings.config.from_run is not None:
         recording = await _unless_stopped(partial(find_recording, settings.config, cwd), stop)
         repeated = settings.origins["policy"] == DEFAULT
         settings = with_recording(settings, recording)
         own = recording.manifest.policy if repeated else None
-        make = partial(prepare_recorded, settings.config, recording, cwd, policy=own)
-    config = settings.config
-    prepared = await _unless_stopped(make, stop)
-    day = dt.datetime.fromtimestamp(prepared.plan.first_ns // 10**9, dt.UTC).date()
-    folder = RunFolder.create(cwd / config.runs_dir, config.run, day)
-    try:
-        manifest = msgspec.structs.replace(prepared.manifest(folder.path.name), parent=parent)
-        topic_names(config, manifest.run, cwd)
-        settings = Resolved(_rooted(config, cwd), settings.origins)
-        write_atomic(folder.path / "config.yaml", config_yaml(settings).encode())
-    except BaseException:
-        folder.discard()
-        raise
+    with scratch() as empty:
+        reading = partial(
+            weights_for, settings.config, cwd, empty, parent=parent, then=trainings_at
+        )
+        taken = await _unless_stopped(reading, stop)
+        config, kept = settings.config, None
+        if taken is not None:
+            config, kept = msgspec.structs.replace(config, policy=taken.name), taken.folder
+        make = partial(prepare, config, cwd, kept=kept)
+        if recording is not None:
+            make = partial(prepare_recorded, config, recording, cwd, policy=own, kept=kept)
+        prepared = await _unless_stopped(make, stop)
+        if taken is not None:
+            prepared = prepared._replace(warnings=(*prepared.warnings, *taken.warnings))
+        day = dt.datetime.fromtimestamp(prepared.plan.first_ns // 10**9, dt.UTC).date()
+        folder = RunFolder.create(cwd / config.runs_dir, config.run, day)
+        try:
+            manifest = msgspec.structs.replace(prepared.manifest(folder.path.name), parent=parent)
+            topic_names(config, manifest.run, cwd)
+            if kept is not None:
+                config = msgspec.structs.replace(config, policy=str(put(kept, folder.path)))
+            settings = Resolved(_rooted(config, cwd), settings.origins)
+            write_atomic(folder.path / "config.yaml", config_yaml(settings).encode())
+        except BaseException:
+            folder.discard()
+            raise
     return OpenRun(
         settings, prepared, manifest, folder, [None] * manifest.partitions, observer, stop, cwd,
         resumed=False,
@@ -127,6 +144,8 @@ async def old_run(
         config = msgspec.structs.replace(
             kept.config, **changes, runs_dir=settings.config.runs_dir, kafka=settings.config.kafka
         )
+        if (folder.path / KEPT).is_dir():  # also where the folder of all runs has moved
+            config = msgspec.structs.replace(config, policy=str((folder.path / KEPT).resolve()))
         again = prepare_again if config.from_run is None else prepare_recorded_again
         prepared = await _unless_stopped(partial(again, config, manifest, cwd), stop)
         snapshots = load_snapshots(folder.path, manifest)

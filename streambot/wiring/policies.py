@@ -1,4 +1,4 @@
-"""What a policy names: a script, a person's own class, or the checkpoint of a trained policy.
+"""What a policy names: a script, a person's own class, a trained policy's checkpoint, or weights.
 
 A run that a trained policy trades keeps the digest of its weights, so that whoever goes on with the
 run, executes it elsewhere or does it again has the same ones.
@@ -14,6 +14,7 @@ from streambot.engine.slot_agents import SlotAgents
 from streambot.processor.agents import SCRIPTS, load_agent
 from streambot.processor.playback import RECORDED
 from streambot.wiring.extras import needs_train
+from streambot.wiring.served import KEPT, served_name
 
 if TYPE_CHECKING:
     from streambot.domain.config import SimulationConfig
@@ -43,20 +44,24 @@ def checkpoint_at(spec: str, folder: Path) -> Path | None:
 
 
 def find_agent(
-    spec: str, *, folder: Path, run: PolicySettings | None = None
+    spec: str, *, folder: Path, run: PolicySettings | None = None, kept: Path | None = None
 ) -> Script | StrategyFactory:
     """The agent that a policy names.
 
     Args:
-        spec: a script's name, `path.py:Class`, `pkg.mod:Class`, or the folder of a checkpoint.
+        spec: a script's name, `path.py:Class`, `pkg.mod:Class`, the folder of a checkpoint, or
+            `training@sequence`.
         folder: what a relative path starts from.
         run: what a run that exists says of its policy: a trained one must be the same.
+        kept: where the weights of a training are that `spec` names, if it names any.
 
     Raises:
         ConfigError: there is no such policy, it is not the run's, or torch is not installed.
         DataError: a checkpoint that is none, or damaged.
     """
     place = checkpoint_at(spec, folder)
+    if served_name(spec, folder) is not None:
+        place = _kept(spec, kept)
     trained = run is not None and run.weights != ""
     if place is None and trained and ":" not in spec and spec not in SCRIPTS:
         place = (folder / spec).resolve()  # that it is gone is the mistake
@@ -93,6 +98,16 @@ def rooted(config: SimulationConfig, cwd: Path) -> str:
     if colon and module.endswith(".py"):
         return f"{(cwd / Path(module).expanduser()).resolve()}:{name}"
     return config.policy
+
+
+def _kept(spec: str, kept: Path | None) -> Path:
+    if kept is None:
+        raise ConfigError(
+            "weights of a training are read when a run is started with them, and kept in its folder",
+            where=spec,
+            hint=f"--policy runs/RUN/{KEPT}; `simulate` and `replay` take {spec}, and `actor --serve`",
+        )
+    return kept
 
 
 def _trained(place: Path) -> SlotTraders:

@@ -83,13 +83,18 @@ class Prepared(NamedTuple):
         )
 
 
-def prepare(config: SimulationConfig, cwd: Path) -> Prepared:
+def prepare(config: SimulationConfig, cwd: Path, *, kept: Path | None = None) -> Prepared:
     """Find, check and describe everything that the run needs. Reads every row of the data once.
+
+    Args:
+        config: of the run.
+        cwd: where relative paths start.
+        kept: where the weights of a training are that the policy names, if it names any.
 
     Raises:
         StreambotError: anything is wrong with configuration, data or strategy.
     """
-    agent = find_agent(config.policy, folder=cwd)
+    agent = find_agent(config.policy, folder=cwd, kept=kept)
     return _prepare(config, find_feeds(config, cwd), agent)
 
 

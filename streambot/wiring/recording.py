@@ -167,6 +167,7 @@ def prepare_recorded(
     *,
     limit: int | None = None,
     policy: PolicySettings | None = None,
+    kept: Path | None = None,
 ) -> Prepared:
     """Everything that the run needs. Reads every frame of the recording once.
 
@@ -176,6 +177,7 @@ def prepare_recorded(
         cwd: where relative paths start.
         limit: barriers that count, at most; None: all that are there.
         policy: what a run says of its policy that is to be the same one; None: any will do.
+        kept: where the weights of a training are that the policy names, if it names any.
 
     Raises:
         StreambotError: anything is wrong with the recording, the settings or the strategy.
@@ -183,7 +185,7 @@ def prepare_recorded(
     source = recording.manifest
     found = None
     if config.policy != RECORDED:
-        found = find_agent(config.policy, folder=cwd, run=policy)
+        found = find_agent(config.policy, folder=cwd, run=policy, kept=kept)
     check_capital(source.instruments, config)
     timeline = recorded_timeline(recording, limit=limit)
     plan = timeline.plan()

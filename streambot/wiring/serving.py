@@ -1,4 +1,4 @@
-"""Weights of a training that serve elsewhere: how they are named, where they are found, and kept.
+"""Weights of a training that serve elsewhere: where they are found, and how a run takes them over.
 
     moe-1@newest, moe-1@250 -> broker that declares moe-1 -> its `policy` stream -> a checkpoint
 
@@ -8,25 +8,16 @@ does it again needs no broker for them, and what the training does meanwhile doe
 
 from __future__ import annotations
 
-import re
-import shutil
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from streambot.domain.errors import BrokerError, ConfigError, TopicError, UsageError
+from streambot.domain.errors import BrokerError, TopicError, UsageError
 from streambot.domain.kafka_settings import KafkaSecurity
 from streambot.domain.suggest import did_you_mean
 from streambot.learning.declaration import POLICY, Training, read_training
-from streambot.learning.published import (
-    CHECKPOINT,
-    SERVED,
-    asked_of,
-    declared_trainings,
-    look,
-    read_seen,
-)
+from streambot.learning.published import CHECKPOINT, asked_of, declared_trainings, look
 from streambot.processor.folder import (
     TRAINING,
     check_run_name,
@@ -36,8 +27,10 @@ from streambot.processor.folder import (
     read_record,
 )
 from streambot.streams.ports import Log
+from streambot.wiring.bridge import Bridge
 from streambot.wiring.extras import needs_train
 from streambot.wiring.places import IN_PROCESS, open_lasting, runs_topic
+from streambot.wiring.served import ServedName, kept_by, served_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -45,46 +38,7 @@ if TYPE_CHECKING:
     from streambot.domain.config import SimulationConfig
     from streambot.domain.errors import StreambotError
 
-NEWEST = "newest"
-KEPT = "policy"
-"""Folder of a run with the weights that it has read."""
 FOLDERS = Path("policies")
-_SERVED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})@(newest|[0-9]{1,15})")
-_ALMOST = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})@([^/:]*)")
-
-
-class ServedName(NamedTuple):
-    """Weights of a training. `sequence`: None are the newest."""
-
-    training: str
-    sequence: int | None
-
-    def __str__(self) -> str:
-        return f"{self.training}@{NEWEST if self.sequence is None else self.sequence}"
-
-
-def served_name(spec: str, folder: Path) -> ServedName | None:
-    """The weights of a training that a policy names; None: it names something else.
-
-    Args:
-        spec: the policy.
-        folder: what a relative path starts from: a folder of that name goes first.
-
-    Raises:
-        ConfigError: it nearly does.
-    """
-    found = _SERVED.fullmatch(spec)
-    if found is None:
-        almost = _ALMOST.fullmatch(spec)
-        if almost is not None and not (folder / spec).is_dir():
-            raise ConfigError(
-                f"`{almost[2][:40]}` is no sequence of weights", where=spec[:120],
-                hint=f"{almost[1]}@{NEWEST}, or a number: {almost[1]}@250",
-            )  # fmt: skip
-        return None
-    if (folder / spec).is_dir():
-        return None
-    return ServedName(found[1], None if found[2] == NEWEST else int(found[2]))
 
 
 class Lookup(NamedTuple):
@@ -123,15 +77,15 @@ class Brokers(NamedTuple):
 
 
 def brokers_of(
-    name: str, runs_dir: Path, *, first: Asked | None = None, then: Iterable[Asked] = ()
+    name: str, runs_dir: Path, *, first: Iterable[Asked] = (), then: Iterable[Asked] = ()
 ) -> Brokers:
-    """The brokers that may have a training: the first one, its own as its folder says, the rest.
+    """The brokers that may have a training: the first ones, its own as its folder says, the rest.
 
     Raises:
         UsageError: that is a run, and no training.
         ConfigError: its `run.json` cannot be read.
     """
-    asked = [] if first is None else [first]
+    asked = list(first)
     gone = None
     if (runs_dir / name / "run.json").is_file():
         path = find_run(runs_dir, name, TRAINING)
@@ -250,6 +204,14 @@ class Taken(NamedTuple):
     folder: Path
     refused: dict[str, int]
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What people should know."""
+        if not self.refused:
+            return ()
+        reasons = ", ".join(f"{reason} {number:,}" for reason, number in self.refused.items())
+        return (f"{self.name}: records of weights beside it that cannot be used: {reasons}",)
+
 
 @contextmanager
 def scratch() -> Iterator[Path]:
@@ -282,20 +244,39 @@ async def take(name: ServedName, brokers: Brokers, folder: Path, by: Lookup) -> 
     return Taken(exact, folder, shelf.refused)
 
 
-def kept_by(spec: str, runs: Iterable[Path]) -> Path | None:
-    """Where one of some runs keeps the weights that a policy names; None: none does.
+def weights_for(
+    config: SimulationConfig,
+    cwd: Path,
+    folder: Path,
+    *,
+    parent: str | None = None,
+    then: Iterable[Asked] = (),
+) -> Taken | None:
+    """The weights of a training that the policy of a new run names; None: it names something else.
+
+    A run that goes on with another one, or repeats it, has the weights of that one, where they are
+    here. Waits: not for the thread of an event loop.
 
     Args:
-        spec: `training@sequence`.
-        runs: folders of runs.
+        config: of the run.
+        cwd: where relative paths start.
+        folder: for a checkpoint of what is read.
+        parent: the run that a seek left for this one.
+        then: brokers to ask where neither the run's own nor the training's has it.
+
+    Raises:
+        StreambotError: they are not there, or cannot be used.
     """
-    for run in runs:
-        folder = run / KEPT
-        if folder.is_dir() and read_seen(folder).about.get(SERVED) == spec:
-            return folder
-    return None
-
-
-def put(taken: Path, run: Path) -> Path:
-    """Keep a checkpoint in the folder of a run."""
-    return Path(shutil.copytree(taken, run / KEPT))
+    name = served_name(config.policy, cwd)
+    if name is None:
+        return None
+    by = Lookup.by(config, cwd)
+    before = [by.runs_dir / run for run in (parent, config.from_run) if run is not None]
+    kept = kept_by(config.policy, before)
+    if kept is not None:
+        return Taken(config.policy, kept, {})
+    own = {"--bootstrap-servers": config.bootstrap_servers, "--from-broker": config.from_broker}
+    first = [Asked(servers, flag) for flag, servers in own.items() if servers is not None]
+    brokers = brokers_of(name.training, by.runs_dir, first=first, then=then)
+    with Bridge() as bridge:
+        return bridge.wait(take(name, brokers, folder, by))

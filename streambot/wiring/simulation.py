@@ -65,10 +65,13 @@ from streambot.wiring.warmup import warm_up
 from streambot.wiring.watching import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from streambot.domain.config import BrokerChoice, Resolved, SimulationConfig
     from streambot.processor.intake import Intake
     from streambot.streams.ports import Sink
     from streambot.wiring.places import Place
+    from streambot.wiring.serving import Asked
 
 
 class _Ended(NamedTuple):
@@ -89,6 +92,7 @@ async def run_simulation(
     stop: StopRequest | None = None,
     cwd: Path | None = None,
     controls: ReplayControls | None = None,
+    trainings_at: Sequence[Asked] = (),
 ) -> Summary:
     """Replay, trade and sum up. After a seek the run that follows is played as well.
 
@@ -99,6 +103,7 @@ async def run_simulation(
         stop: stops the run at a barrier; SIGINT and SIGTERM ask for it too.
         cwd: where relative paths start; None: the working folder.
         controls: gives commands to the replay, and is told of a seek.
+        trainings_at: further brokers to ask for the weights of a training.
 
     Returns:
         The summary, of the last run; its `state` is `complete` or `interrupted`.
@@ -114,7 +119,7 @@ async def run_simulation(
     held = controls or ReplayControls()
     with listening(asked):
         if resume is None:
-            run = await new_run(resolved, watcher, asked, here)
+            run = await new_run(resolved, watcher, asked, here, trainings_at=trainings_at)
         else:
             run = await old_run(resolved, resume, watcher, asked, here)
         while True:

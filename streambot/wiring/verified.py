@@ -14,6 +14,7 @@ from streambot.processor.manifest import RunManifest
 from streambot.wiring.ledger import Ledger
 from streambot.wiring.recording import RecordedAt
 from streambot.wiring.rerun import Rerun
+from streambot.wiring.served import KEPT
 
 if TYPE_CHECKING:
     from streambot.processor.run_state import RunRecord
@@ -74,9 +75,11 @@ def symbols_of(manifest: RunManifest) -> list[str]:
 
 
 def policy_of(wanted: RunToVerify, manifest: RunManifest) -> str:
-    """Where the policy is found here: as asked, as the settings kept say, as the run names it."""
+    """Where the policy is found here: as asked, in the run's folder, as its settings say, by its name."""
     if wanted.policy is not None:
         return wanted.policy
+    if (wanted.path / KEPT).is_dir():
+        return str((wanted.path / KEPT).resolve())
     kept = wanted.path / "config.yaml"
     if kept.is_file():
         return resolve({}, {}, find_config(kept, wanted.cwd)).config.policy

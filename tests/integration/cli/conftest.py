@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,3 +92,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         return Ended(code, *capfd.readouterr())
 
     return whole
+
+
+@pytest.fixture
+def broker(here: Run) -> Iterator[str]:
+    """The embedded broker of `broker start`, which outlives its command."""
+    started = here("broker", "start", "--kind", "embedded")
+    yield started.out.strip()
+    here("broker", "stop", "--delete-data")

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from streambot.adapters.kafka import EMBEDDED, KafkaLog
 from streambot.processor.folder import TRAINING
 from streambot.processor.run_state import RunRecord, RunState
 from tests.integration.cli.conftest import Run
-from tests.served import ENV, begin, trained, training_of, weights_of, write
+from tests.served import ENV, begin, on, trained, training_of, weights_of, write
 from tests.trained import EXPERTS, save_loud
 
 pytestmark = [pytest.mark.integration, pytest.mark.train]
-
-
-@pytest.fixture
-def broker(here: Run) -> Iterator[str]:
-    """The embedded broker, outliving its command."""
-    started = here("broker", "start", "--kind", "embedded")
-    yield started.out.strip()
-    here("broker", "stop", "--delete-data")
-
-
-def on(servers: str, work: Callable[[Any], Awaitable[Any]]) -> Any:
-    async def whole() -> Any:
-        async with await KafkaLog.open(servers, profile=EMBEDDED) as log:
-            return await work(log)
-
-    return asyncio.run(whole())
 
 
 def rows(text: str) -> list[dict[str, Any]]:
