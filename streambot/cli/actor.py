@@ -25,6 +25,7 @@ from streambot.cli.piece import (
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.stopping import EXIT_CODES, telling_stop
 from streambot.cli.threads import one_thread_a_slot
+from streambot.cli.training_actor import act_in_training, is_training
 from streambot.cli.whole_lines import WholeLines
 from streambot.domain.errors import BrokerError, UsageError
 
@@ -60,13 +61,14 @@ def actor(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Decide for a run that was started with --agent NAME, in a process of its own.
+    """Decide for a run that was started with --agent NAME, or trade for a training.
 
-    It mirrors the engine: the policy sees what it would see inside a worker, and the engine's fills are
-    held against the mirror's. Killed and started again it goes on behind its last answer; a second one
-    of the same name takes over. Exit codes: 0 the run ended, 2 usage, 3 configuration, 4 data or
-    strategy, 5 broker (or taken over), 6 no such run, 8 engine and mirror disagree, or the policy
-    changed its mind, 130 interrupted.
+    Of a run it mirrors the engine: the policy sees what it would see inside a worker, and the engine's
+    fills are held against the mirror's. Killed and started again it goes on behind its last answer; a
+    second one of the same name takes over. Of a training (`streambot train`) it trades the training's
+    data with its newest weights, and publishes experience; --agent names it. Exit codes: 0 the run
+    ended, 2 usage, 3 configuration, 4 data or strategy, 5 broker (or taken over), 6 no such run, 8
+    engine and mirror disagree, or the policy changed its mind, 130 interrupted.
     """
     wait_s = parse_wait(wait)
     settings = read_settings(
@@ -77,7 +79,15 @@ def actor(
         config,
     )  # fmt: skip
     one_thread_a_slot()
-    summary = asyncio.run(_act(settings, agent, policy, wait_s, quiet=quiet))
+    until = time.monotonic() + wait_s
+    known, place = asyncio.run(_find(settings, until))
+    if asyncio.run(is_training(settings, known, place)):
+        act_in_training(
+            settings, known, place, agent, policy, until - time.monotonic(), quiet=quiet,
+            as_json=as_json,
+        )  # fmt: skip
+        return
+    summary = asyncio.run(_act(settings, known, place, agent, policy, until, quiet=quiet))
     if as_json:
         import msgspec
 
@@ -118,14 +128,19 @@ class _Console(PieceConsole["ActorOutline", "ActorProgress"]):
 
 
 async def _act(
-    settings: Resolved, agent: str | None, policy: str | None, wait_s: float, *, quiet: bool
+    settings: Resolved,
+    known: KnownRun,
+    place: BrokerPlace,
+    agent: str | None,
+    policy: str | None,
+    until: float,
+    *,
+    quiet: bool,
 ) -> ActorSummary:
     from pathlib import Path
 
     from streambot.wiring.acting import ActorSettings, run_actor
 
-    until = time.monotonic() + wait_s
-    known, place = await _find(settings, until)
     record = known.record
     wanted = ActorSettings(
         servers=place.servers,
@@ -166,11 +181,14 @@ async def _declares(settings: Resolved, place: BrokerPlace, run: str) -> bool:
 
     from streambot.cli.declared import read_on_log
     from streambot.cli.which_broker import open_broker
+    from streambot.learning.declaration import read_training
     from streambot.wiring.places import runs_topic
 
     topic = runs_topic(settings.config.namespace, run, Path.cwd())
     async with open_broker(place, settings.config.kafka) as log:
-        return await read_on_log(log, topic) is not None
+        if await read_on_log(log, topic) is not None:
+            return True
+        return await read_training(log, topic) is not None
 
 
 app = single(
@@ -179,5 +197,6 @@ app = single(
         "streambot actor --run mine --policy sma-cross",
         "streambot actor --run mine --agent me --policy my_strategy.py:Mine --wait 60s",
         "streambot actor --run mine --agent me --bootstrap-servers kafka:9092 --json",
+        "streambot actor --run my-training --bootstrap-servers kafka:9092",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -10,6 +11,7 @@ import typer
 from streambot.cli.replayed import check_recording, check_scenario
 from streambot.cli.run_flags import WHAT, Text
 from streambot.cli.settings import read_settings
+from streambot.cli.which_broker import with_recording_place
 from streambot.domain.errors import BrokerError, UsageError
 
 if TYPE_CHECKING:
@@ -156,11 +158,14 @@ def read_data(
     check_recording({**whole, **flags})
     resolved = read_settings(flags, config_file)
     if resolved.config.from_run is not None and resolved.config.bootstrap_servers is None:
-        raise BrokerError(
-            f"where is the recording of run {resolved.config.from_run}?",
-            where="--from-run",
-            hint="--bootstrap-servers HOST:PORT",
-        )
+        try:
+            resolved = asyncio.run(with_recording_place(resolved))
+        except UsageError as error:
+            raise BrokerError(
+                f"where is the recording of run {resolved.config.from_run}?",
+                where="--from-run",
+                hint="--bootstrap-servers HOST:PORT",
+            ) from error
     data = {}
     for name in DATA_SETTINGS:
         setting = SETTINGS[name]

@@ -146,7 +146,7 @@ def meta_train(
         "infer_instruments": infer_instruments, "timeframe": None, "from_run": from_run,
         "bootstrap_servers": bootstrap_servers,
     }  # fmt: skip
-    begun = begin(given, ask, flags, config, device, command="meta-train")
+    begun = begin(given, ask, flags, config, device, command="meta-train", kind="meta-train")
     settings = training_settings(begun.request, MetaTrainConfig)
 
     def go(trainer: Trainer) -> bool:

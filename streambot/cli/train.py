@@ -1,4 +1,4 @@
-"""`streambot train`: a policy from environments over bars or a recorded run."""
+"""`streambot train`: a policy from what actors bring over streams, or from environments in this process."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streambot.cli.env_settings import BootstrapServers, FromRun, Scenario, Settings, parse_sets
+from streambot.cli.env_settings import FromRun, Scenario, Settings, parse_sets
 from streambot.cli.groups import AsJson, single
-from streambot.cli.run_flags import Data, InferInstruments, Instruments, Registry, Timeframe
-from streambot.cli.settings import ConfigFile
+from streambot.cli.piece import Namespace
+from streambot.cli.run_flags import (
+    WHAT,
+    Data,
+    InferInstruments,
+    Instruments,
+    Registry,
+    Text,
+    Timeframe,
+)
+from streambot.cli.settings import ConfigFile, RunsDir
 from streambot.cli.training import (
     LEARN,
     Agent,
@@ -34,6 +43,9 @@ if TYPE_CHECKING:
     from streambot.learning.trainer import Trainer
 
 
+ACTORS = "Actors and learner"
+
+
 def train(
     scenario: Scenario = None,
     data: Data = None,
@@ -42,23 +54,72 @@ def train(
     infer_instruments: InferInstruments = None,
     timeframe: Timeframe = None,
     from_run: FromRun = None,
-    bootstrap_servers: BootstrapServers = None,
+    from_broker: Annotated[
+        Text,
+        typer.Option("--from-broker", metavar="HOST:PORT", rich_help_panel=WHAT,
+                     help="The broker that has the recording. Default: that of the run, or of the training."),
+    ] = None,
     sets: Settings = None,
     test_from: TestFrom = None,
     local: Annotated[
-        bool, typer.Option("--local", help="Environments in this process, without any broker.")
+        bool,
+        typer.Option("--local", rich_help_panel=ACTORS,
+                     help="One process, without broker, actors and Ray."),
     ] = False,
+    bootstrap_servers: Annotated[
+        Text,
+        typer.Option("--bootstrap-servers", metavar="HOST:PORT", rich_help_panel=ACTORS,
+                     help="Apache Kafka, where experience lasts and actors anywhere take part. "
+                     "Default: an embedded broker, for this training."),
+    ] = None,
+    run: Annotated[
+        Text,
+        typer.Option("--run", metavar="NAME", rich_help_panel=ACTORS,
+                     help="Name of the training, and of its topics. Default: that of its folder."),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option("--actors", metavar="N", min=0, max=256, rich_help_panel=ACTORS,
+                     show_default=False,
+                     help="Actors to start here; `streambot actor --run NAME` adds others. Default: 2"),
+    ] = None,
+    algorithm: Annotated[
+        Text,
+        typer.Option("--algorithm", metavar="ppo|appo", rich_help_panel=ACTORS,
+                     help="appo: V-trace, for experience that is many updates old. Default: ppo"),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", metavar="STEPS", min=1, rich_help_panel=ACTORS, show_default=False,
+                     help="Steps of an update. Default: 8192"),
+    ] = None,
+    learners: Annotated[
+        int | None,
+        typer.Option("--learners", metavar="N", min=0, max=64, rich_help_panel=ACTORS,
+                     show_default=False,
+                     help="Processes that share an update, on Ray ($RAY_ADDRESS: a cluster). Default: this one"),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option("--gpus-per-learner", metavar="N", min=0, max=64, rich_help_panel=ACTORS,
+                     show_default=False, help="GPUs of each of them. Default: 0"),
+    ] = None,
+    replay_from: Annotated[
+        Text,
+        typer.Option("--replay-from", metavar="beginning|OFFSET|TIME", rich_help_panel=ACTORS,
+                     help="With --resume: learn from earlier experience of the training again."),
+    ] = None,
     agent: Agent = None,
     updates: Updates = None,
     envs: Annotated[
         int | None,
         typer.Option("--envs", metavar="N", min=1, rich_help_panel=LEARN, show_default=False,
-                     help="Environments side by side. Default: 64"),
+                     help="Environments side by side, of every actor. Default: 64"),
     ] = None,
     rollout: Annotated[
         int | None,
         typer.Option("--rollout", metavar="N", min=1, rich_help_panel=LEARN, show_default=False,
-                     help="Steps of each between two updates. Default: 128"),
+                     help="Steps of each between two looks at the weights. Default: 64 (--local: 128)"),
     ] = None,
     hidden: Hidden = None,
     learn: Learn = None,
@@ -67,15 +128,18 @@ def train(
     out: Out = None,
     resume: Resume = None,
     device: DeviceName = None,
+    namespace: Namespace = None,
+    runs_dir: RunsDir = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Train a policy with PPO: a mixture of experts, or one network.
 
-    It trades every instrument of the data in episodes, and learns from all of them together. The last
-    fifth of the bars is left alone, for `streambot evaluate`. Ctrl-C keeps what was learnt; --resume goes
-    on exactly from there. TensorBoard: tensorboard --logdir policies. Exit codes: 2 usage, 3
-    configuration, 4 data or a training that has diverged, 130 interrupted.
+    Actors trade every instrument of the data in episodes and publish what came of it; the learner (RLlib)
+    learns from all of it, and publishes weights that the actors pick up. The last fifth of the bars is left
+    alone, for `streambot evaluate`. Ctrl-C keeps what was learnt; --resume goes on. TensorBoard:
+    tensorboard --logdir policies. Exit codes: 2 usage, 3 configuration, 4 data or a training that has
+    diverged, 5 broker or silence, 6 topics, 130 interrupted.
     """
     from streambot.wiring.extras import needs_train
 
@@ -83,6 +147,11 @@ def train(
         from streambot.learning.trainer import TrainConfig
     from streambot.wiring.training import TrainingRequest, training_envs, training_settings
 
+    of_streams = said(
+        run=run, actors=actors, algorithm=algorithm, batch=batch, learners=learners,
+        gpus_per_learner=gpus, replay_from=replay_from, from_broker=from_broker,
+        namespace=namespace, runs_dir=runs_dir,
+    )  # fmt: skip
     given = said(
         scenario=scenario, data=data, instruments=instruments, registry=registry,
         infer_instruments=infer_instruments, timeframe=timeframe, from_run=from_run,
@@ -90,25 +159,37 @@ def train(
         updates=updates, envs=envs, rollout=rollout, hidden=hidden, learn=learn, start=start,
         seed=seed, out=out, resume=resume,
     )  # fmt: skip
-    if not local:
+    if local and (others := sorted(set(of_streams) - {"from_broker"})):
         raise UsageError(
-            "say where the environments are", where="train",
-            hint="--local: in this process, without any broker",
+            f"--{others[0].replace('_', '-')} is for actors and learner", where="--local",
+            hint="leave one of them out",
         )  # fmt: skip
 
     def ask(of: dict[str, Any]) -> TrainingRequest:
+        stream = said(actors=actors, algorithm=algorithm, learners=learners, gpus=gpus)
         return TrainingRequest(
             data=of, env=parse_sets(sets), test_from=test_from, agent=agent or "moe",
             network=parse_hidden(hidden), learn=parse_learn(learn), start=start,
-            envs=envs or 64, training=said(rollout=rollout), seed=seed or 0,
+            envs=envs or 64, training=said(rollout=rollout, batch=batch), seed=seed or 0,
+            stream=None if local else stream,
         )  # fmt: skip
 
     flags = {
         "scenario": scenario, "data": data, "instruments": instruments, "registry": registry,
         "infer_instruments": infer_instruments, "timeframe": timeframe, "from_run": from_run,
-        "bootstrap_servers": bootstrap_servers,
+        "from_broker": from_broker, "bootstrap_servers": bootstrap_servers,
     }  # fmt: skip
-    begun = begin(given, ask, flags, config, device, command="train --local")
+    if not local:
+        from streambot.cli.train_streams import train_over_streams
+
+        places = {
+            "bootstrap_servers": bootstrap_servers, "namespace": namespace, "runs_dir": runs_dir,
+        }  # fmt: skip
+        train_over_streams(
+            {**given, **of_streams}, ask, flags, places, config, device, as_json=as_json
+        )
+        return
+    begun = begin(given, ask, flags, config, device, command="train --local", kind="train")
     settings = training_settings(begun.request, TrainConfig)
 
     def go(trainer: Trainer) -> bool:

@@ -16,11 +16,12 @@ from streambot.cli.console import emit, say, show
 from streambot.cli.env_settings import parse_sets, read_data
 from streambot.cli.human import count, duration, few
 from streambot.cli.run_flags import Text, parse_device
+from streambot.cli.settings import read_settings
 from streambot.cli.training_view import TrainingView
 from streambot.domain.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from streambot.agents.devices import Device
     from streambot.agents.ppo import PPOAgent
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from streambot.wiring.training import Split, TrainingRequest
 
 LEARN = "How it learns"
+COMMANDS = {"train": "train --local", "actor-learner": "train", "meta-train": "meta-train"}
+"""By what a checkpoint says of how it was trained, what goes on with it."""
 FOLDERS = Path("policies")
 
 Out = Annotated[
@@ -172,6 +175,8 @@ def begin(
     device: str | None,
     *,
     command: str,
+    kind: str,
+    goes_with: Collection[str] = (),
 ) -> Begun:
     """Read what is needed, of a new training or of one that is resumed.
 
@@ -182,6 +187,8 @@ def begin(
         config: file of settings.
         device: where to compute.
         command: what goes on with it.
+        kind: what checkpoints of such a training say of how it is trained.
+        goes_with: flags that may be given with --resume besides --updates.
 
     Raises:
         StreambotError: anything that is wrong with flags, data or checkpoint.
@@ -194,19 +201,24 @@ def begin(
     where, found, kafka = resolve_device(parse_device(device)), None, None
     resume = given.get("resume")
     if resume is not None:
-        others = sorted(set(given) - {"resume", "updates"})
+        others = sorted(set(given) - {"resume", "updates", *goes_with})
         if others:
+            allowed = ", ".join(
+                f"--{name.replace('_', '-')}" for name in ("updates", *goes_with, "device")
+            )
             raise UsageError(
                 f"--{others[0].replace('_', '-')} would change the training that is resumed",
-                where="--resume", hint="only --updates, --device and --json go with it",
+                where="--resume", hint=f"only {allowed} and --json go with it",
             )  # fmt: skip
         request, found = wiring.resumed(Path(resume), where)
-        kind, begun = command.split(maxsplit=1)[0], found.head.about.get("training")
+        begun = found.head.about.get("training")
         if begun is not None and begun != kind:
+            before = COMMANDS.get(begun, begun)
             raise UsageError(
-                f"the training was begun with `{begun}`", where=resume,
-                hint=f"streambot {f'{begun} --local' if begun == 'train' else begun} --resume {resume}",
+                f"the training was begun with `{before}`", where=resume,
+                hint=f"streambot {before} --resume {resume}",
             )  # fmt: skip
+        kafka = read_settings({}, config).config.kafka
     else:
         data, kafka = read_data(flags, config)
         request = ask(wiring.rooted(data, Path.cwd()))
@@ -252,7 +264,7 @@ class Stop:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Nobody else trains in the folder meanwhile; one that nothing was written to goes again.
 
     The lock is the folder's own, and goes with the process: it leaves no file behind.
@@ -317,7 +329,7 @@ def run_training(
     stop, started = Stop(), time.monotonic()
     view = TrainingView(settings.updates, as_json=as_json)
     before = 0 if found is None else int(found.head.progress.get("steps", 0))
-    with _alone(folder), stop.listening(), Board(folder / "tensorboard", from_step=before) as board:
+    with alone(folder), stop.listening(), Board(folder / "tensorboard", from_step=before) as board:
 
         def tell(progress: Progress) -> None:
             board(progress)

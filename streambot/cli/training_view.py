@@ -19,20 +19,22 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class TrainingView:
-    """Tells a training to the person at the terminal, and to programs.
+class UpdateBar:
+    """A bar over the updates of a training, on a terminal.
 
     Args:
         updates: of the whole training.
-        as_json: an object for every update on stdout.
     """
 
-    def __init__(self, updates: int, *, as_json: bool) -> None:
-        self._as_json, self._updates = as_json, updates
-        self._said_at = self._at = time.monotonic()
-        self._steps: int | None = None
+    def __init__(self, updates: int) -> None:
+        self._updates = updates
         self._bar: Bar | None = None
         self._task: TaskID | None = None
+
+    @property
+    def drawn(self) -> bool:
+        """True while there is one."""
+        return self._bar is not None
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -51,6 +53,32 @@ class TrainingView:
             self._task = self._bar.add_task("", total=self._updates)
             yield
 
+    def update(self, done: int, words: str) -> None:
+        """Where it is."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, description=words)
+
+
+class TrainingView:
+    """Tells a training to the person at the terminal, and to programs.
+
+    Args:
+        updates: of the whole training.
+        as_json: an object for every update on stdout.
+    """
+
+    def __init__(self, updates: int, *, as_json: bool) -> None:
+        self._as_json, self._updates = as_json, updates
+        self._said_at = self._at = time.monotonic()
+        self._steps: int | None = None
+        self._bar = UpdateBar(updates)
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """While this lasts a bar is drawn, on a terminal."""
+        with self._bar.shown():
+            yield
+
     def __call__(self, progress: Progress) -> None:
         """An update."""
         now = time.monotonic()
@@ -60,8 +88,8 @@ class TrainingView:
         if self._as_json:
             emit("training", **json_of(progress), steps_per_s=rate)
         words = "  ".join(words_of(progress, rate))
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=progress.update, description=words)
+        if self._bar.drawn:
+            self._bar.update(progress.update, words)
         elif now - self._said_at >= SECONDS_BETWEEN_LINES or progress.update in {1, self._updates}:
             self._said_at = now
             say(f"{progress.update:>6,}/{self._updates:,}  {words}")

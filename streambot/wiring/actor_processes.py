@@ -112,6 +112,8 @@ class ActorProcesses:
             if self._stopping:
                 break
             code, failure = child.returncode, child.died()
+            if code is not None and code < 0:  # what it said before has nothing to do with it
+                failure = BrokerError(f"{child.name} was killed by signal {-code}")
             await child.stop(0)
             soon = soon + 1 if time.monotonic() - began < SOON_S else 0
             if soon >= MOST_SOON or code in ITS_OWN:

@@ -134,8 +134,11 @@ def test_goes_on_with_its_own_command_alone(here: Run) -> None:
     assert here("train", *SMALL, "--updates", "1", "--out", "kept").code == 0
     wrong = here("meta-train", "--resume", "kept", "--updates", "2")
     assert wrong.code == 2
-    assert "kept: the training was begun with `train`" in wrong.err
+    assert "kept: the training was begun with `train --local`" in wrong.err
     assert "streambot train --local --resume kept" in wrong.err
+    over_streams = here("train", "--resume", "kept", "--updates", "2")
+    assert over_streams.code == 2
+    assert "streambot train --local --resume kept" in over_streams.err
 
 
 def test_a_policy_begun_with_another_says_what_that_one_saw(here: Run, tmp_path: Path) -> None:
@@ -157,7 +160,11 @@ def test_a_policy_begun_with_another_says_what_that_one_saw(here: Run, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("train", *DATA), 2, "say where the environments are"),
+        (("train", *SMALL, "--actors", "3"), 2, "--actors is for actors and learner"),
+        (("train", *DATA, "--replay-from", "beginning"), 2, "experience of which training?"),
+        (("train", *DATA, "--algorithm", "a2c"), 3, "algorithm"),
+        (("train", *DATA, "--run", "no/name"), 2, "cannot be the name of a run"),
+        (("train", *DATA, "--bootstrap-servers", "127.0.0.1:1"), 5, "no broker answers"),
         (("train", *SMALL, "--agent", "mo"), 3, "did you mean `moe`?"),
         (("train", *SMALL, "--learn", "lrr=1"), 3, "did you mean `lr`?"),
         (("train", *SMALL, "--learn", "lr"), 2, "--learn: `lr` sets nothing"),

@@ -1,0 +1,86 @@
+"""`streambot train`: actors, broker and learner with one command; Ctrl-C, --resume, another actor."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("ray")
+
+from streambot.learning.policy import load_policy
+from tests.integration.cli.conftest import Run, Start, end, wait_for
+
+pytestmark = [pytest.mark.train, pytest.mark.integration]
+
+SMALL = (
+    "train", "spy-four-sessions", "-i", "SPY", "--set", "episode_bars=30", "--set", "max_quantity=2",
+    "--hidden", "8", "--envs", "16", "--rollout", "16", "--batch", "512", "--actors", "2",
+    "--learn", "epochs=1",
+)  # fmt: skip
+
+
+def objects(out: str) -> list[dict]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def pids(folder: Path) -> list[int]:
+    """Processes that say that they act for the training whose run folder this is."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.exists() else []
+            if b"actor" in words and str(folder.name).encode() in words:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_trains_stops_and_goes_on(start: Start, run: Run, tmp_path: Path) -> None:
+    """One command; an actor that is killed is started again; Ctrl-C keeps what was learnt."""
+    first = start(*SMALL, "--updates", "5000", "--run", "one", "--json")
+    wait_for(first, "watch: streambot tail experience --run one")
+    assert first.stdout is not None
+    for _ in range(3):
+        assert json.loads(first.stdout.readline())["schema"] == "streambot.training/1"
+    doomed = pids(tmp_path / "runs" / "one")
+    assert len(doomed) == 2
+    os.kill(doomed[0], signal.SIGKILL)
+    wait_for(first, "was killed by signal 9: started again")
+    for _ in range(3):
+        first.stdout.readline()
+    first.send_signal(signal.SIGINT)
+    ended = end(first)
+    assert ended.code == 130, ended.err
+    assert "stopping behind this update" in ended.err
+    *updates, last = objects(ended.out)
+    assert last["schema"] == "streambot.policy/1"
+    assert (last["complete"], last["training"], last["restarts"]) == (False, "one", 1)
+    assert (last["duplicate"], last["foreign"], last["broken"]) == (0, 0, 0)
+    assert last["steps"] >= 512 * last["updates"] > 0
+    assert {u["update"] for u in updates} <= set(range(1, last["updates"] + 1))
+    assert pids(tmp_path / "runs" / "one") == [], "actors end with the training"
+    record = json.loads((tmp_path / "runs" / "one" / "run.json").read_bytes())
+    assert (record["kind"], record["state"]) == ("training", "interrupted")
+
+    again = run("train", "--resume", "policies/moe-1", "--updates", str(last["updates"] + 3))
+    assert again.code == 0, again.err
+    assert "with fresh experience" in again.err
+    steps = int(re.search(r"([\d,]+) steps in ", again.out)[1].replace(",", ""))  # type: ignore[index]
+    assert f"{last['updates'] + 3:,} updates" in again.out
+    assert steps >= last["steps"] + 3 * 512
+    assert "0 of others, 0 broken; 0 restarts of actors" in again.out
+    folder = tmp_path / "policies" / "moe-1"
+    assert list((folder / "tensorboard").glob("events.*"))
+    head = load_policy(folder).head
+    assert head.about["training"] == "actor-learner"
+    assert head.progress["updates"] == last["updates"] + 3
+    assert len(head.names) == 4
+    local = run("train", "--local", "--resume", "policies/moe-1")
+    assert local.code == 2
+    assert "was begun with `train`" in local.err
