@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streambot.cli.console import warn
 from streambot.cli.env_settings import BootstrapServers, FromRun, Scenario, Settings, parse_sets
 from streambot.cli.groups import AsJson, single
-from streambot.cli.run_flags import Data, InferInstruments, Instruments, Registry, Text
-from streambot.cli.settings import ConfigFile
+from streambot.cli.piece import Namespace
+from streambot.cli.run_flags import WHERE, Data, InferInstruments, Instruments, Registry, Text
+from streambot.cli.settings import ConfigFile, read_settings
 from streambot.cli.training import (
     LEARN,
     Agent,
@@ -28,9 +33,12 @@ from streambot.cli.training import (
     run_training,
     said,
 )
+from streambot.domain.errors import UsageError
 
 if TYPE_CHECKING:
-    from streambot.learning.trainer import Trainer
+    from streambot.cli.training import Begun
+    from streambot.learning.trainer import Kept, Trainer
+    from streambot.wiring.policy_log import PolicyLog
 
 TASKS = "Tasks"
 
@@ -102,6 +110,12 @@ def meta_train(
     seed: Seed = None,
     out: Out = None,
     resume: Resume = None,
+    run: Annotated[
+        Text,
+        typer.Option("--run", metavar="NAME", rich_help_panel=WHERE,
+                     help="Publish the parameters as they become, as training NAME on --bootstrap-servers."),
+    ] = None,
+    namespace: Namespace = None,
     device: DeviceName = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -125,7 +139,7 @@ def meta_train(
         infer_instruments=infer_instruments, timeframe=timeframes, from_run=from_run,
         bootstrap_servers=bootstrap_servers, set=sets, test_from=test_from, hold_out=hold_out,
         tasks=tasks, support=support, query=query, embargo=embargo, accounts=accounts,
-        agent=agent, updates=updates, steps=steps, inner_lr=inner_lr, outer_lr=outer_lr,
+        agent=agent, updates=updates, steps=steps, inner_lr=inner_lr, outer_lr=outer_lr, run=run,
         first_order=first_order, hidden=hidden, learn=learn, start=start, seed=seed, out=out,
         resume=resume,
     )  # fmt: skip
@@ -146,14 +160,63 @@ def meta_train(
         "infer_instruments": infer_instruments, "timeframe": None, "from_run": from_run,
         "bootstrap_servers": bootstrap_servers,
     }  # fmt: skip
-    begun = begin(given, ask, flags, config, device, command="meta-train", kind="meta-train")
+    begun = begin(
+        given,
+        ask,
+        flags,
+        config,
+        device,
+        command="meta-train",
+        kind="meta-train",
+        goes_with=("run", "bootstrap_servers", "namespace"),
+    )
     settings = training_settings(begun.request, MetaTrainConfig)
 
     def go(trainer: Trainer) -> bool:
         pool, held_out = task_pools(begun.request, begun.split, settings)
         return trainer.meta_train(pool, settings, held_out)
 
-    run_training(begun, settings, go, as_json=as_json)
+    before = None if begun.found is None else begun.found.head.about.get("run")
+    name = before if run is None else run
+    run_training(
+        begun, settings, go, as_json=as_json,
+        publishing=None if name is None else partial(_published, name, flags, namespace, config),
+    )  # fmt: skip
+
+
+def _published(
+    name: str,
+    flags: dict[str, Any],
+    namespace: str | None,
+    config: str | None,
+    begun: Begun,
+    kept: Kept,
+) -> PolicyLog:
+    """The log that the policy is published on.
+
+    Raises:
+        UsageError: no broker is named.
+    """
+    from streambot.cli.which_broker import with_broker
+    from streambot.processor.folder import check_run_name
+    from streambot.wiring.policy_log import PolicyLog
+
+    settings = read_settings(
+        {"bootstrap_servers": flags["bootstrap_servers"], "namespace": namespace}, config
+    )
+    servers = settings.config.bootstrap_servers or begun.request.data.get("from_broker")
+    if servers is None:
+        servers = asyncio.run(with_broker(settings)).config.bootstrap_servers
+    if servers is None:
+        raise UsageError(
+            "on which broker is the policy published?", where="--run",
+            hint="--bootstrap-servers HOST:PORT",
+        )  # fmt: skip
+    kept.about["run"] = check_run_name(name)
+    return PolicyLog(
+        servers, settings.config.kafka, settings.config.namespace, name, Path.cwd(), begun.request,
+        begun.split, begun.agent, kept, resumed=begun.found is not None, warned=warn,
+    )  # fmt: skip
 
 
 def listed(text: str | None) -> tuple[str, ...]:

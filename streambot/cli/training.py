@@ -22,12 +22,14 @@ from streambot.domain.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
+    from contextlib import AbstractContextManager
 
     from streambot.agents.devices import Device
     from streambot.agents.ppo import PPOAgent
     from streambot.learning.meta import MetaTrainConfig
     from streambot.learning.policy import LoadedPolicy
-    from streambot.learning.trainer import Progress, TrainConfig, Trainer
+    from streambot.learning.trainer import Kept, Progress, TrainConfig, Trainer
+    from streambot.wiring.policy_log import PolicyLog
     from streambot.wiring.training import Split, TrainingRequest
 
 LEARN = "How it learns"
@@ -306,6 +308,7 @@ def run_training(
     train: Callable[[Trainer], bool],
     *,
     as_json: bool,
+    publishing: Callable[[Begun, Kept], AbstractContextManager[PolicyLog | None]] | None = None,
 ) -> None:
     """Train until all is done or somebody stops it, and say what came of it.
 
@@ -314,6 +317,7 @@ def run_training(
         settings: of it.
         train: of the trainer, what trains.
         as_json: objects instead of words.
+        publishing: makes the log that the policy is published on; None: there is none.
 
     Raises:
         typer.Exit: it was stopped by a signal.
@@ -321,6 +325,7 @@ def run_training(
     from streambot.agents.checkpoint import read_head
     from streambot.env.settings import make_config
     from streambot.learning.board import Board
+    from streambot.learning.declaration import State
     from streambot.learning.trainer import Trainer
     from streambot.wiring.training import kept_of
 
@@ -329,19 +334,34 @@ def run_training(
     stop, started = Stop(), time.monotonic()
     view = TrainingView(settings.updates, as_json=as_json)
     before = 0 if found is None else int(found.head.progress.get("steps", 0))
-    with alone(folder), stop.listening(), Board(folder / "tensorboard", from_step=before) as board:
+    kept = kept_of(begun.request, begun.split, folder, found)
+    with (
+        alone(folder),
+        contextlib.nullcontext() if publishing is None else publishing(begun, kept) as log,
+        stop.listening(),
+        Board(folder / "tensorboard", from_step=before) as board,
+    ):
+
+        def publish(update: int) -> None:
+            if log is not None:
+                counted = {"updates": float(update), "steps": float(trainer.steps)}
+                log.publish(update, trainer.names, counted)
 
         def tell(progress: Progress) -> None:
             board(progress)
             view(progress)
+            if progress.update == 1 or progress.update % settings.checkpoint_every == 0:
+                publish(progress.update)
 
         trainer = Trainer(
-            begun.agent, make_config(begun.request.env),
-            kept_of(begun.request, begun.split, folder, found), tell=tell, stopping=stop,
+            begun.agent, make_config(begun.request.env), kept, tell=tell, stopping=stop,
             resume=found,
         )  # fmt: skip
         with view.shown():
             whole = train(trainer)
+        publish(trainer.done)
+        if log is not None:
+            log.end(State.COMPLETE if whole else State.STOPPED)
     head, seconds = read_head(folder), time.monotonic() - started
     if as_json:
         emit(

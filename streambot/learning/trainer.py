@@ -137,6 +137,11 @@ class Trainer:
         if resume is not None and _USAGE in resume.extra:
             self._usage.mean = resume.extra[_USAGE].numpy()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the experts, so far."""
+        return self._names
+
     def train(self, env: VectorTradingEnv, config: TrainConfig) -> bool:
         """Train on all episodes together: PPO on rollouts, for gate and experts together.
 

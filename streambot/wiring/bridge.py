@@ -49,7 +49,11 @@ class Bridge:
 
     def enter(self, manager: AbstractAsyncContextManager[_T]) -> _T:
         """Enter `manager` for as long as the bridge lasts."""
-        return self.wait(self._stack.enter_async_context(manager))
+        return self.wait(self.entered(manager))
+
+    async def entered(self, manager: AbstractAsyncContextManager[_T]) -> _T:
+        """The same, for what runs on the loop itself."""
+        return await self._stack.enter_async_context(manager)
 
     def items(self, source: AsyncIterator[_T]) -> Iterator[_T]:
         """The items of `source`, each asked for while the one before is worked on."""

@@ -188,3 +188,23 @@ def test_mistakes_in_words(
     assert (ended.code, said in ended.err) == (code, True), ended.err
     assert "Traceback" not in ended.err
     assert not (tmp_path / "policies").exists() or not list((tmp_path / "policies").iterdir())
+
+
+def test_meta_training_publishes_its_policy(here: Run, broker: str, tmp_path: Path) -> None:
+    """Whoever serves policies from a broker finds it, and `train --from` goes on from its folder."""
+    nowhere = here("meta-train", *TASKS, "--run", "meta", "--updates", "2")
+    assert nowhere.code == 0, nowhere.err  # `broker start` names the broker
+    listed = here("policy", "ls", "--run", "meta", "--bootstrap-servers", broker, "--json")
+    assert listed.code == 0, listed.err
+    (newest,) = (one for one in objects(listed.out) if one.get("training") == "meta")
+    assert newest["sequence"] == 2
+    shorter = here("meta-train", *TASKS, "--support", "5000", "--run", "other", "--updates", "2")
+    assert shorter.code == 4
+    assert "other" not in here("topics", "ls", "--bootstrap-servers", broker).out
+    again = here("meta-train", *TASKS, "--run", "meta", "--updates", "2")
+    assert again.code == 6
+    assert "holds the records of an earlier training" in again.err
+    on = here("meta-train", "--resume", "policies/moe-1", "--updates", "3")
+    assert on.code == 0, on.err
+    listed = here("policy", "ls", "--run", "meta", "--bootstrap-servers", broker, "--json")
+    assert [one["sequence"] for one in objects(listed.out) if one.get("training") == "meta"] == [3]
