@@ -1,15 +1,18 @@
 """`StreamPPO`: RLlib's PPO, whose experience comes from actors outside Ray.
 
-    poll -> fragments -> episodes -> RLlib's learner and connectors -> weights
+    poll -> fragments -> columns -> RLlib's learner -> weights
 
 RLlib samples nothing here. What it would call its environment runner is made (RLlib insists) over an
 environment of the right shapes that is never stepped. Checkpoints are not RLlib's, which are pickles:
-`weights_of` and `memory_of_learner` give tensors by name, and take them back.
+`fetch` and `memory` give tensors, and `give` and `remember` take them back.
 """
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from math import isfinite
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
@@ -17,48 +20,34 @@ import numpy as np
 import torch
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     LEARNER_RESULTS,
     NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_TRAINED_LIFETIME,
 )
 
-from streambot.agents.memory import memory_of, part_of, remember
-from streambot.learning.learner.episodes import episodes_of
-from streambot.learning.learner.module import (
-    BALANCE,
-    CLIPPED,
-    GATE_ENTROPY,
-    KL,
-    BalancedPPOLearner,
-    PolicyModule,
-    model_config,
-    spaces_of,
-)
+from streambot.agents.memory import part_of
+from streambot.domain.errors import DataError
+from streambot.learning.learner.columns import Steps, shares
+from streambot.learning.learner.faults import explained
+from streambot.learning.learner.module import PolicyModule, model_config, spaces_of
+from streambot.learning.learner.updates import MEASURES, FragmentLearner, PPOFragmentLearner, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
     from torch import Tensor
 
     from streambot.agents.ppo import PPOAgent
     from streambot.streams.fragment import Fragment
 
-MEASURES = {
-    "policy_loss": POLICY_LOSS_KEY,
-    "value_loss": VF_LOSS_KEY,
-    "entropy": ENTROPY_KEY,
-    "kl": KL,
-    "clipped": CLIPPED,
-    "gate_entropy": GATE_ENTROPY,
-    "gradient_norm": "gradients_default_optimizer_global_norm",
-}
-"""What an update is measured by, and what RLlib's learner calls it."""
+COUNTS = "counts."
 UNCLIPPED = 1e9
-"""RLlib clips the loss of values by default, in units of rewards; ours does not."""
+"""RLlib cuts the loss of values by default, in units of rewards; ours does not."""
 
 
 class Feed(Protocol):
@@ -76,177 +65,242 @@ class NoEnvironment(gym.Env[Any, Any]):
         self.observation_space, self.action_space = config["spaces"]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:  # noqa: ANN401
-        """An observation of zeros at which everything is legal."""
+        """An observation of zeros."""
         super().reset(seed=seed, options=options)
-        return np.ones(self.observation_space.shape or (), np.float32), {}
+        return np.zeros(self.observation_space.shape or (), np.float32), {}
 
     def step(self, action: Any) -> Any:  # noqa: ANN401
         """The end of the episode."""
         del action
-        return np.ones(self.observation_space.shape or (), np.float32), 0.0, True, False, {}
+        return np.zeros(self.observation_space.shape or (), np.float32), 0.0, True, False, {}
+
+
+class StreamAlgorithm:
+    """What RLlib's algorithms have in common here: `update`, and everything in and out as tensors.
+
+    Attributes:
+        feed: where experience comes from; to be set for `train`.
+        updates: made so far: the sequence number of the weights.
+        trained_steps: steps learnt from so far.
+        minibatch: steps of a gradient, over all learners.
+    """
+
+    feed: Feed | None = None
+    updates = 0
+    trained_steps = 0
+    minibatch = 1
+    _results: list[Any]
+    # Of RLlib's `Algorithm`.
+    config: Any
+    metrics: Any
+    learner_group: Any
+
+    def _setup_logdir(self) -> None:
+        """Ray would make a folder in the user's home for every algorithm; nothing is written to it."""
+        self._logdir = tempfile.gettempdir()
+
+    def training_step(self) -> None:
+        """One update, if there is experience for one; in RLlib's metrics, which `train` sums up."""
+        assert self.feed is not None  # noqa: S101  # set by who trains
+        fragments, rewards = self.feed.take(self.config.total_train_batch_size)
+        if not fragments:
+            return
+        before = self.trained_steps
+        self.update(fragments, rewards)
+        steps = self.trained_steps - before
+        self.metrics.log_value((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED), steps, reduce="sum")
+        self.metrics.log_value(
+            (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), steps, reduce="lifetime_sum"
+        )
+        self.metrics.aggregate(self._results, key=LEARNER_RESULTS)
+
+    def update(
+        self, fragments: Sequence[Fragment], rewards: Sequence[Any], *, progress: float = 0.0
+    ) -> dict[str, float]:
+        """Learn from fragments, all steps of each; they have been learnt from when it returns.
+
+        Args:
+            fragments: of any lengths.
+            rewards: what is learnt from, [T] each.
+            progress: share of the training that is done, for the schedules of `LearnConfig`.
+
+        Returns:
+            What was measured of it, see `updates.MEASURES`; finite numbers, and those there are.
+
+        Raises:
+            DataError: fewer steps than learners.
+            ConfigError: there is no memory for it, or a learner has died.
+        """
+        steps = sum(fragment.head.steps for fragment in fragments)
+        if steps < self.learners:
+            raise DataError(
+                f"{steps} steps for {self.learners} learners",
+                hint="larger batches, or fewer learners",
+            )
+        self.trained_steps += steps
+        with explained(self.learner_group):
+            self._results = self._learn(shares(fragments, rewards, self.learners), steps, progress)
+        self.updates += 1
+        said = [result[DEFAULT_MODULE_ID] for result in self._results]
+        found = {
+            name: fmean(float(of_one[name].peek()) for of_one in said)
+            for name in MEASURES
+            if name in said[0]
+        }
+        return {name: value for name, value in found.items() if isfinite(value)}
+
+    @property
+    def learners(self) -> int:
+        """How many share an update."""
+        return max(1, int(self.config.num_learners))
+
+    def _learn(self, parts: list[Steps], steps: int, progress: float) -> list[Any]:
+        turn = Turn(self.updates, progress, self.minibatches(parts, steps))
+        data = {"batches": parts} if self.config.num_learners else {"batch": parts[0]}
+        lifetime = {
+            NUM_ENV_STEPS_SAMPLED_LIFETIME: self.trained_steps,
+            NUM_ENV_STEPS_TRAINED_LIFETIME: self.trained_steps,
+        }
+        results: list[Any] = self.learner_group.update(**data, timesteps=lifetime, turn=turn)
+        return results
+
+    def minibatches(self, parts: list[Steps], steps: int) -> int:
+        """How many an epoch has: as large as `LearnConfig` asks, about, and all alike."""
+        del parts
+        wanted = round(steps / self.minibatch)
+        return max(1, min(wanted, steps // self.learners))
+
+    def give(self, agent: PPOAgent) -> None:
+        """Take over an agent's weights."""
+        named = {
+            name: value.clone()
+            for name, value in agent.state().items()
+            if name.startswith(("network.", "critic."))
+        }
+        self.each(lambda learner: learner.policy.load_weights(named))
+
+    def fetch(self, agent: PPOAgent) -> None:
+        """Put the weights as they are now into an agent."""
+        named = self.each(lambda learner: learner.policy.weights(), only_first=True)[0]
+        agent.network.load_state_dict(part_of(named, "network."))
+        agent.critic.load_state_dict(part_of(named, "critic."))
+
+    def memory(self) -> dict[str, Tensor]:
+        """What has to be kept to go on exactly, by name: of the optimizer, and how far it is."""
+        found = self.each(lambda learner: learner.memory(), only_first=True)[0]
+        counts = {"updates": self.updates, "steps": self.trained_steps}
+        return dict(found) | {f"{COUNTS}{n}": torch.tensor(v) for n, v in counts.items()}
+
+    def remember(self, memory: Mapping[str, Tensor]) -> None:
+        """Take over what `memory` gave."""
+        counts = part_of(memory, COUNTS)
+        self.updates = int(counts.get("updates", self.updates))
+        self.trained_steps = int(counts.get("steps", self.trained_steps))
+        of_learners = {n: v for n, v in memory.items() if not n.startswith(COUNTS)}
+        self.each(lambda learner: learner.remember(of_learners))
+
+    def each(
+        self, function: Callable[[FragmentLearner], Any], *, only_first: bool = False
+    ) -> list[Any]:
+        """What a function says of every learner.
+
+        Raises:
+            ConfigError: a learner has died.
+        """
+        with explained(self.learner_group):
+            group = self.learner_group
+            first = [0] if only_first and group.is_remote else None
+            results = list(group.foreach_learner(function, remote_actor_ids=first))
+            for result in results:
+                if not result.ok:
+                    raise result.get()
+            return [result.get() for result in results]
+
+
+def configured(
+    config: AlgorithmConfig,
+    agent: PPOAgent,
+    learner: type[FragmentLearner],
+    module: type[PolicyModule],
+    *,
+    batch: int,
+    learners: int,
+    gpus: float,
+) -> AlgorithmConfig:
+    """The settings of RLlib that its algorithms share here.
+
+    Args:
+        config: of the algorithm.
+        agent: whose networks.
+        learner, module: that train them.
+        batch: steps of an update.
+        learners: processes that share an update; 0: this one.
+        gpus: of each.
+    """
+    learn = agent.config.learn
+    return (
+        config.environment(NoEnvironment, env_config={"spaces": spaces_of(agent.config)})
+        .framework("torch")
+        .debugging(seed=agent.config.seed, log_level="ERROR")
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=1, rollout_fragment_length=1)
+        .learners(num_learners=learners, num_gpus_per_learner=gpus, learner_class=learner)
+        .rl_module(
+            rl_module_spec=RLModuleSpec(module_class=module, model_config=model_config(agent))
+        )
+        .training(
+            train_batch_size_per_learner=max(1, batch // max(1, learners)),
+            num_epochs=learn.epochs,
+            lr=learn.lr,
+            gamma=learn.gamma,
+            clip_param=learn.clip,
+            entropy_coeff=learn.entropy,
+            grad_clip=learn.max_grad_norm,
+            grad_clip_by="global_norm",
+            use_kl_loss=False,
+        )
+    )
+
+
+def built(config: AlgorithmConfig, agent: PPOAgent) -> Any:  # noqa: ANN401  # of the config's class
+    """The algorithm, with the weights of an agent.
+
+    Raises:
+        ConfigError: its learners do not start.
+    """
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # which would tell of its new interface
+    with explained():
+        algorithm = config.build_algo()
+    algorithm.minibatch = agent.config.learn.minibatch
+    algorithm.give(agent)
+    return algorithm
+
+
+class StreamPPO(StreamAlgorithm, PPO):  # type: ignore[misc]
+    """PPO on what a `feed` gives, or on what `update` is called with."""
 
 
 def stream_ppo(agent: PPOAgent, *, batch: int, learners: int = 0, gpus: float = 0) -> StreamPPO:
     """The algorithm that trains an agent's networks, as its `LearnConfig` says.
+
+    All but `target_kl`: the policy that acted is some updates old, so how far it is away says nothing
+    of this one.
 
     Args:
         agent: whose networks; its weights are begun with.
         batch: steps of an update.
         learners: processes that share an update; 0: this one.
         gpus: of each.
+
+    Raises:
+        ConfigError: its learners do not start.
     """
-    learn, spaces = agent.config.learn, spaces_of(agent.config)
-    config = (
-        PPOConfig(algo_class=StreamPPO)
-        .environment(NoEnvironment, env_config={"spaces": spaces})
-        .framework("torch")
-        .debugging(seed=agent.config.seed, log_level="ERROR")
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=1)
-        .learners(
-            num_learners=learners,
-            num_gpus_per_learner=gpus,
-            learner_class=BalancedPPOLearner,
-            learner_config_dict={BALANCE: learn.balance},
-        )
-        .rl_module(
-            rl_module_spec=RLModuleSpec(module_class=PolicyModule, model_config=model_config(agent))
-        )
-        .training(
-            train_batch_size_per_learner=batch // max(1, learners),
-            minibatch_size=min(learn.minibatch, batch // max(1, learners)),
-            num_epochs=learn.epochs,
-            lr=learn.lr,
-            gamma=learn.gamma,
-            lambda_=learn.lam,
-            clip_param=learn.clip,
-            entropy_coeff=learn.entropy,
-            vf_loss_coeff=learn.value,
-            vf_clip_param=UNCLIPPED,
-            grad_clip=learn.max_grad_norm,
-            grad_clip_by="global_norm",
-            use_kl_loss=False,
-        )
-    )
-    algorithm: StreamPPO = config.build_algo()
-    algorithm.spaces = spaces
-    algorithm.give(agent)
+    learn = agent.config.learn
+    config = configured(
+        PPOConfig(algo_class=StreamPPO), agent, PPOFragmentLearner, PolicyModule,
+        batch=batch, learners=learners, gpus=gpus,
+    ).training(
+        lambda_=learn.lam, minibatch_size=1, vf_clip_param=UNCLIPPED,
+        vf_loss_coeff=learn.value / 2,  # of the whole square, where ours is of half of it
+    )  # fmt: skip
+    algorithm: StreamPPO = built(config, agent)
     return algorithm
-
-
-class StreamPPO(PPO):  # type: ignore[misc]
-    """PPO on what a `feed` gives.
-
-    Attributes:
-        feed: where experience comes from; set before `train`.
-        spaces: of observations and actions.
-        updates: made so far: the sequence number of the weights.
-        trained_steps: steps learnt from so far.
-    """
-
-    feed: Feed | None = None
-    spaces: Any = None
-    updates = 0
-    trained_steps = 0
-
-    def training_step(self) -> None:
-        """One update, if there is experience for one."""
-        assert self.feed is not None  # noqa: S101  # set by who trains
-        fragments, rewards = self.feed.take(self.config.total_train_batch_size)
-        if fragments:
-            self.update(fragments, rewards)
-
-    def update(self, fragments: Sequence[Fragment], rewards: Sequence[Any]) -> dict[str, float]:
-        """Learn from fragments, through RLlib's connectors and learner.
-
-        Returns:
-            What was measured of it, see `MEASURES`; finite numbers alone, and those there are.
-        """
-        steps = sum(fragment.head.steps for fragment in fragments)
-        self.trained_steps += steps
-        self.metrics.log_value((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED), steps, reduce="sum")
-        self.metrics.log_value(
-            (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), steps, reduce="lifetime_sum"
-        )
-        results = self.learner_group.update(
-            episodes=episodes_of(fragments, self.spaces, rewards),
-            timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.trained_steps},
-            num_epochs=self.config.num_epochs,
-            minibatch_size=self.config.minibatch_size,
-            shuffle_batch_per_epoch=True,
-        )
-        self.updates += 1
-        self.metrics.aggregate(results, key=LEARNER_RESULTS)
-        return self._measured()
-
-    def _measured(self) -> dict[str, float]:
-        of_module = self.metrics.peek((LEARNER_RESULTS, DEFAULT_MODULE_ID), default={})
-        found = {
-            ours: float(of_module[theirs])
-            for ours, theirs in MEASURES.items()
-            if of_module.get(theirs) is not None
-        }
-        return {name: value for name, value in found.items() if isfinite(value)}
-
-    def give(self, agent: PPOAgent) -> None:
-        """Take over an agent's weights."""
-        state = _state_of(agent)
-        self.learner_group.foreach_learner(lambda learner: _load(learner, state))
-
-    def fetch(self, agent: PPOAgent) -> None:
-        """Put the weights as they are now into an agent."""
-        (state, *_) = self._each(_weights)
-        agent.network.load_state_dict(part_of(state, "network."))
-        agent.critic.load_state_dict(part_of(state, "critic."))
-
-    def memory(self) -> dict[str, Tensor]:
-        """What the optimizer remembers, by name."""
-        (memory, *_) = self._each(_memory)
-        found: dict[str, Tensor] = memory
-        return found
-
-    def remember(self, memory: dict[str, Tensor]) -> None:
-        """Take over what `memory` gave."""
-        self._each(lambda learner: _remember(learner, memory))
-
-    def _each(self, function: Any) -> list[Any]:  # noqa: ANN401
-        return [
-            result.get() if hasattr(result, "get") else result
-            for result in self.learner_group.foreach_learner(function)
-        ]
-
-
-def _state_of(agent: PPOAgent) -> dict[str, Tensor]:
-    return {
-        name: value.clone()
-        for name, value in agent.state().items()
-        if name.startswith(("network.", "critic."))
-    }
-
-
-def _load(learner: Any, state: dict[str, Tensor]) -> None:  # noqa: ANN401
-    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
-    module.network.load_state_dict(part_of(state, "network."))
-    module.critic.load_state_dict(part_of(state, "critic."))
-
-
-def _weights(learner: Any) -> dict[str, Tensor]:  # noqa: ANN401
-    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
-    return {
-        f"{part}.{name}": value.detach().cpu().clone()
-        for part in ("network", "critic")
-        for name, value in getattr(module, part).state_dict().items()
-    }
-
-
-def _optimizer(learner: Any) -> torch.optim.Optimizer:  # noqa: ANN401
-    ((_, optimizer),) = learner.get_optimizers_for_module(DEFAULT_MODULE_ID)
-    assert isinstance(optimizer, torch.optim.Optimizer)  # noqa: S101
-    return optimizer
-
-
-def _memory(learner: Any) -> dict[str, Tensor]:  # noqa: ANN401
-    return {name: value.clone() for name, value in memory_of(_optimizer(learner)).items()}
-
-
-def _remember(learner: Any, memory: dict[str, Tensor]) -> None:  # noqa: ANN401
-    remember(_optimizer(learner), memory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -76,12 +77,11 @@ class Market:
 
 
 @pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    import ray
+def ray() -> Iterator[None]:
+    from streambot.learning.learner.cluster import ray_here
 
-    ray.init(include_dashboard=False, num_cpus=1, log_to_driver=False, _node_ip_address="127.0.0.1")
-    yield
-    ray.shutdown()
+    with ray_here():
+        yield
 
 
 def trained(kind: type[PPOAgent], updates: int, *, sign: float = 1.0) -> list[float]:
@@ -98,14 +98,14 @@ def trained(kind: type[PPOAgent], updates: int, *, sign: float = 1.0) -> list[fl
     return market.earned
 
 
-@pytest.mark.usefixtures("ray_here")
+@pytest.mark.usefixtures("ray")
 def test_it_learns_what_it_is_paid_for() -> None:
     """0.75 to 0.9 of the best policy's over six seeds; by chance nothing, and less with the wrong sign."""
     assert np.mean(trained(MoEAgent, 50)[-5:]) > 0.6
     assert np.mean(trained(MoEAgent, 25, sign=-1.0)[-5:]) < -0.1
 
 
-@pytest.mark.usefixtures("ray_here")
+@pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("kind", [MoEAgent, PPOAgent])
 def test_weights_and_memory_go_over_and_come_back(kind: type[PPOAgent]) -> None:
     """The next update of a learner with both is that of the one they are from."""
@@ -134,11 +134,161 @@ def test_weights_and_memory_go_over_and_come_back(kind: type[PPOAgent]) -> None:
         not torch.equal(fetched.network.state_dict()[n], v)
         for n, v in first.network.state_dict().items()
     )
-    other = stream_ppo(fetched, batch=N * T)
+    again = kind(CONFIG)
+    algorithm.fetch(again)
+    other = stream_ppo(again, batch=N * T)
     other.remember(algorithm.memory())
     ours, theirs = algorithm.memory(), other.memory()
     assert ours.keys() == theirs.keys()
-    assert len(ours) > 0
+    assert len(ours) > 2
     assert all(torch.equal(ours[n], theirs[n]) for n in ours)
+    batch = market.take(N * T)
+    assert algorithm.update(*batch) == other.update(*batch)
+    algorithm.fetch(fetched)
+    other.fetch(again)
+    for name, value in fetched.state().items():
+        if name.startswith(("network.", "critic.")):
+            assert torch.equal(again.state()[name], value), name
     algorithm.stop()
     other.stop()
+
+
+def ragged(agent: PPOAgent) -> tuple[list[Fragment], list[Any]]:
+    """Fragments of all lengths from 1 to T, of episodes that go on, were cut, and have terminated."""
+    fragments, rewards = Market(agent, lambda: 0).take(N * T)
+    generator = np.random.default_rng(SEED)
+    cut = []
+    for k, fragment in enumerate(fragments):
+        steps = 1 + k % T
+        over = int(generator.integers(3)) if k else 2
+        head = msgspec.structs.replace(
+            fragment.head, steps=steps, terminated=over == 2, truncated=over == 1
+        )
+        some = {name: getattr(fragment, name)[:steps] for name in Fragment._fields[3:]}
+        cut.append(
+            Fragment(head, obs=fragment.obs[: steps + 1], mask=fragment.mask[: steps + 1], **some)
+        )
+    return cut, [r[: f.head.steps] for r, f in zip(rewards, cut, strict=True)]
+
+
+def made_by_rllib(learner: Any, fragments: list[Fragment], rewards: list[Any]) -> dict[str, Any]:
+    """The batch of RLlib's own connectors for PPO, of episodes step by step."""
+    from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
+    from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+    assert isinstance(learner._learner_connector, ConnectorPipelineV2)
+    episodes = [
+        SingleAgentEpisode(
+            id_=str(fragment.head.sequence), observations=list(fragment.obs),
+            actions=list(fragment.action.astype(np.int64)), rewards=[float(r) for r in reward],
+            extra_model_outputs={
+                "action_logp": list(fragment.log_prob), "action_dist_inputs": list(fragment.log_probs),
+            },
+            terminated=fragment.head.terminated, truncated=fragment.head.truncated,
+            len_lookback_buffer=0,
+        ).to_numpy()
+        for fragment, reward in zip(fragments, rewards, strict=True)
+    ]  # fmt: skip
+    batch: dict[str, dict[str, Any]] = learner._learner_connector(
+        rl_module=learner.module, batch={}, episodes=episodes, shared_data={}, metrics=None
+    )
+    kept = batch["default_policy"].pop("loss_mask").bool()
+    return {name: column[kept] for name, column in batch["default_policy"].items()}
+
+
+@pytest.mark.usefixtures("ray")
+@pytest.mark.parametrize("kind", [MoEAgent, PPOAgent])
+def test_batch_and_loss_are_those_of_rllib_s_own_way(kind: type[PPOAgent]) -> None:
+    """Columns from arrays against RLlib's connectors, and our loss against its own."""
+    from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+
+    from streambot.learning.learner.algorithm import stream_ppo
+    from streambot.learning.learner.columns import Tensors, shares
+    from streambot.learning.learner.updates import Turn
+
+    config = msgspec.structs.replace(
+        CONFIG, learn=msgspec.structs.replace(CONFIG.learn, balance=0.0)
+    )
+    agent = kind(config)
+    algorithm = stream_ppo(agent, batch=N * T)
+    algorithm.update(*Market(agent, lambda: 0).take(N * T))  # values and policy are not as begun
+    fragments, rewards = ragged(agent)
+    learner = algorithm.learner_group._learner
+    learner._turn = Turn(0, 0.0, 1)
+    theirs = made_by_rllib(learner, fragments, rewards)
+    (steps,) = shares(fragments, rewards, 1)
+    ours = learner.columns(Tensors.of(steps, learner.device))
+    assert len(ours["actions"]) == sum(f.head.steps for f in fragments)
+    for name in ("obs", "actions", "action_logp"):
+        assert torch.equal(ours[name].to(theirs[name].dtype), theirs[name]), name
+    torch.testing.assert_close(ours["value_targets"], theirs["value_targets"], atol=1e-5, rtol=1e-5)
+    # RLlib's mean and deviation are over the rows too that it has added behind every episode.
+    centred = theirs["advantages"] - theirs["advantages"].mean()
+    theirs["advantages"] = centred / centred.pow(2).mean().sqrt()
+    torch.testing.assert_close(ours["advantages"], theirs["advantages"], atol=1e-5, rtol=1e-4)
+
+    theirs["mask"] = ours["mask"]
+    slopes = []
+    for batch, loss_of in (
+        (ours, type(learner).compute_loss_for_module), (theirs, PPOTorchLearner.compute_loss_for_module)
+    ):  # fmt: skip
+        of_rllib = learner.config.get_config_for_module("default_policy")
+        fwd_out = learner.module["default_policy"].forward_train(batch)
+        loss = loss_of(
+            learner, module_id="default_policy", config=of_rllib, batch=batch, fwd_out=fwd_out
+        )
+        learner.module["default_policy"].zero_grad()
+        loss.backward()
+        slopes.append([loss.detach(), *(p.grad for p in learner.policy.parameters())])
+    for mine, its in zip(*slopes, strict=True):
+        torch.testing.assert_close(mine, its, atol=1e-5, rtol=1e-4)
+    algorithm.stop()
+
+
+@pytest.mark.usefixtures("ray")
+def test_steps_that_are_no_multiple_of_anything_are_all_learnt_from() -> None:
+    """Minibatches are alike: none of a few steps, whose gradient would weigh as much as any."""
+    from streambot.learning.learner.algorithm import stream_ppo
+
+    agent = PPOAgent(CONFIG)
+    algorithm = stream_ppo(agent, batch=N * T)
+    learner = algorithm.learner_group._learner
+    seen: list[list[int]] = []
+    measure = learner.measure
+
+    def kept(log_probs: Any, batch: dict[str, Any], **more: Any) -> None:
+        seen.append(batch["obs"][:, 0].tolist())
+        measure(log_probs, batch, **more)
+
+    learner.measure = kept
+    fragments, rewards = ragged(agent)
+    algorithm.update(fragments, rewards)
+    steps = sum(f.head.steps for f in fragments)
+    assert len(seen) == CONFIG.learn.epochs * round(steps / CONFIG.learn.minibatch)
+    assert max(map(len, seen)) - min(map(len, seen)) <= 1
+    assert sorted(chain.from_iterable(seen)) == sorted(
+        value for f in fragments for value in f.obs[:-1, 0].tolist() * CONFIG.learn.epochs
+    )
+    algorithm.stop()
+
+
+@pytest.mark.usefixtures("ray")
+def test_schedules_follow_the_progress_of_the_training() -> None:
+    """At the end of a linear one nothing moves any more."""
+    from streambot.learning.learner.algorithm import stream_ppo
+
+    learn = msgspec.structs.replace(CONFIG.learn, schedule="linear")
+    agent = PPOAgent(msgspec.structs.replace(CONFIG, learn=learn))
+    algorithm = stream_ppo(agent, batch=N * T)
+    market = Market(agent, lambda: 0)
+    fetched = PPOAgent(agent.config)
+    moved = []
+    for progress in (0.0, 1.0):
+        before = {n: v.clone() for n, v in fetched.critic.state_dict().items()}
+        algorithm.update(*market.take(N * T), progress=progress)
+        algorithm.fetch(fetched)
+        moved.append(
+            any(not torch.equal(before[n], v) for n, v in fetched.critic.state_dict().items())
+        )
+    assert moved == [True, False]
+    algorithm.stop()
