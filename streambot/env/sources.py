@@ -46,9 +46,12 @@ class StoredSource(NamedTuple):
 
     Attributes:
         folder: where it lies.
+        planned_ns: of a recording that is still written, the close of the last bar that it will
+            have, UTC ns; None: it is whole.
     """
 
     folder: Path
+    planned_ns: int | None = None
 
     def open(self, features: FeatureConfig) -> Segments:
         """Map it into memory.

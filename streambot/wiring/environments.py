@@ -217,13 +217,14 @@ def stored_source(config: SimulationConfig, features: FeatureConfig, cwd: Path) 
     Raises:
         StreambotError: the data are wrong, or the broker is not there.
     """
-    prepared = _prepared(config, cwd)
+    prepared, planned_ns = _prepared(config, cwd)
+    complete = getattr(prepared.timeline, "complete", True)
     recording = Recording(
         instruments=prepared.timeline.instruments,
         context=prepared.context,
         windows=prepared.timeline.windows(),
         source="; ".join(prepared.sources),
-        complete=getattr(prepared.timeline, "complete", True),
+        complete=complete,
         decision_ns=prepared.plan.decision_ns,
         stop_at_tick=prepared.stop_fill == "tick",
     )
@@ -231,17 +232,19 @@ def stored_source(config: SimulationConfig, features: FeatureConfig, cwd: Path) 
         prepared.config.bar_path, prepared.config.seed, prepared.config.quote_side,
         prepared.config.start, prepared.config.end,
     ])  # fmt: skip
-    return StoredSource(cached_segments(recording, features, salt=path))
+    folder = cached_segments(recording, features, salt=path)
+    return StoredSource(folder, None if complete else planned_ns)
 
 
-def _prepared(config: SimulationConfig, cwd: Path) -> Prepared:
+def _prepared(config: SimulationConfig, cwd: Path) -> tuple[Prepared, int | None]:
+    """What is replayed, and of a recording the close of its last bar, as it was planned."""
     from streambot.wiring.preparation import prepare
     from streambot.wiring.recording import RecordedAt, prepare_recorded, read_recording
     from streambot.wiring.scenario import with_origins, with_scenario
 
     config = msgspec.structs.replace(config, policy="flat")
     if config.from_run is None:
-        return prepare(with_scenario(with_origins(config), cwd).config, cwd)
+        return prepare(with_scenario(with_origins(config), cwd).config, cwd), None
     servers = config.from_broker or config.bootstrap_servers
     if servers is None:
         raise BrokerError(
@@ -258,4 +261,5 @@ def _prepared(config: SimulationConfig, cwd: Path) -> Prepared:
             f"no run {config.from_run} is declared on {servers}",
             hint="`streambot topics ls` lists the runs of a broker",
         )
-    return prepare_recorded(config, recording, cwd)
+    planned = recording.declared.declaration.outline.last_ns
+    return prepare_recorded(config, recording, cwd), planned

@@ -20,7 +20,7 @@ from streambot.domain.suggest import did_you_mean
 from streambot.domain.units import NANOS_PER_SECOND
 from streambot.env.settings import make_config
 from streambot.wiring.environments import split_settings, stored_source
-from streambot.wiring.trained_on import days, facts, iso, span_of
+from streambot.wiring.trained_on import GROWING, days, facts, iso, span_of
 from streambot.wiring.training import NOTHING, REQUEST, Split
 
 if TYPE_CHECKING:
@@ -63,18 +63,21 @@ def split_data(request: TrainingRequest, cwd: Path, kafka: KafkaSecurity | None 
     taken = tuple(symbol for symbol in symbols if symbol not in request.hold_out)
     if not taken:
         raise ConfigError("every instrument is held out: there is nothing to train on")
-    moment = _test_from(request, config, stores[0])
+    grows = sources[0].planned_ns
+    moment = _test_from(request, config, stores[0], grows)
     train = held_out = request.env
     if moment is not None:
         end, start = _parted(moment, stores[0])
         train, held_out = request.env | {"end": end}, request.env | {"start": start}
-    span = span_of(stores[0], make_config(train))
-    if moment is not None:
+    span = span_of(stores[0], make_config(train), grows=grows)
+    if moment is not None and grows is None:
         span_of(stores[0], make_config(held_out), "nothing is left to look at")
     timeframes = request.timeframes or (_said_ns(stores[0].head.decision_ns),)
     about = facts(stores, taken, timeframes, span) | {
         REQUEST: msgspec.json.encode(request).decode()
     }
+    if grows is not None:
+        about[GROWING] = "yes"
     said = f"{days(stores[0], make_config(train))}; {_left_alone(request, moment)}"
     return Split(
         tuple(sources), train, held_out, taken, tuple(request.hold_out), said, about,
@@ -82,8 +85,14 @@ def split_data(request: TrainingRequest, cwd: Path, kafka: KafkaSecurity | None 
     )  # fmt: skip
 
 
-def _test_from(request: TrainingRequest, config: EnvConfig, store: Segments) -> str | None:
-    """The moment that parts the data; None: all of it is trained on."""
+def _test_from(
+    request: TrainingRequest, config: EnvConfig, store: Segments, grows: int | None
+) -> str | None:
+    """The moment that parts the data; None: all of it is trained on.
+
+    Args:
+        grows: of a recording that is still written, the last close that it will have.
+    """
     if request.test_from == NOTHING:
         return None
     if config.end is not None or config.start is not None:
@@ -102,6 +111,9 @@ def _test_from(request: TrainingRequest, config: EnvConfig, store: Segments) -> 
         return f"{moment.text}T00:00" if moment.is_date else moment.text
     zone = ZoneInfo(store.head.instruments[0].timezone)
     close = int(store.closes[int(len(store.closes) * (1 - LAST_SHARE))])
+    if grows is not None:
+        begin = int(store.closes[0])
+        close = begin + int((grows - begin) * (1 - LAST_SHARE))
     at = dt.datetime.fromtimestamp(close // NANOS_PER_SECOND, zone)
     first = dt.datetime.fromtimestamp(int(store.closes[0]) // NANOS_PER_SECOND, zone)
     # Whole days are held out, where there is more than one.

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 DATA = "data"
 """Under this name a checkpoint keeps the digest of its data."""
+GROWING = "growing"
+"""Under this name it says that the recording was still written."""
 _LISTS = {"instruments": ",", "timeframes": ",", "sources": "; "}
 
 
@@ -42,14 +44,22 @@ class Span(NamedTuple):
     last: int
 
 
-def span_of(store: Segments, config: EnvConfig, empty: str = "nothing is left to train on") -> Span:
+def span_of(
+    store: Segments,
+    config: EnvConfig,
+    empty: str = "nothing is left to train on",
+    grows: int | None = None,
+) -> Span:
     """First and last close that a part may see: `start` and `end` are times of each one's zone.
+
+    Args:
+        grows: of a recording that is still written, the last close that it will have.
 
     Raises:
         DataError: there is none.
     """
     zones = sorted({instrument.timezone for instrument in store.head.instruments})
-    first, last = int(store.closes[0]), int(store.closes[-1])
+    first, last = int(store.closes[0]), int(store.closes[-1]) if grows is None else grows
     if config.start is not None:
         first = max(first, min(config.start.start_ns(zone) for zone in zones))
     if config.end is not None:
@@ -99,12 +109,12 @@ def days(store: Segments, config: EnvConfig) -> str:
 
 
 def check_same(begun: Mapping[str, str], now: Mapping[str, str], where: Path) -> None:
-    """Refuse to go on with other data than a training was begun with.
+    """Refuse to go on with other data than a training was begun with; a recording may have grown.
 
     Raises:
         DataError: they are others.
     """
-    if begun.get(DATA, now[DATA]) != now[DATA]:
+    if GROWING not in begun and begun.get(DATA, now[DATA]) != now[DATA]:
         raise DataError(
             "the data are not those that the training was begun with: "
             f"{begun.get('sources', '')[:200]}",
