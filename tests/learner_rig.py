@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import torch
 
 from streambot.agents.batch import LearnConfig
 from streambot.agents.moe import MoEAgent
@@ -15,10 +18,11 @@ from streambot.agents.ppo import PPOAgent
 from streambot.learning.actor import Acted, ActorPlace, act
 from streambot.learning.declaration import Training, declare_training, generation, read_training
 from streambot.learning.learner.generations import Generations
-from streambot.learning.learner.progress import LearnerConfig, Learnt
+from streambot.learning.learner.progress import LearnerConfig, Learns, Learnt
 from streambot.learning.learner.service import Learner
 from streambot.learning.policy import agent_config, load_policy
 from streambot.learning.trainer import Kept
+from streambot.streams.fragment import Fragment
 from streambot.streams.ports import Log, Start, StreamSpec
 from tests.conftest import SEED
 from tests.unit.learning.test_rollouts import N, envs
@@ -73,6 +77,7 @@ class Rig:
         if roll_bytes is not None:
             self.generations = Generations(log, self.training, lambda: 0, roll_bytes=roll_bytes)
         self.threads = ThreadPoolExecutor(4)
+        self._lives = itertools.count()
         self.learnt: list[Learnt] = []
         self.acted: dict[int, list[Acted]] = {}
         self.over = False
@@ -109,17 +114,67 @@ class Rig:
         config: LearnerConfig = CONFIG,
         again: Start | None = None,
         stopping: Callable[[], bool] = lambda: False,
+        learns: Callable[[PPOAgent], Learns] | None = None,
     ) -> Learner:
-        from streambot.learning.learner.algorithm import stream_ppo
-
+        """A learner; `learns` makes what moves its weights, None: RLlib."""
         found = load_policy(self.folder) if resume else None
         agent: PPOAgent = new_agent() if found is None else found.agent
+        if learns is None:
+            from streambot.learning.learner.algorithm import stream_ppo
+
+            moves: Learns = stream_ppo(agent, batch=config.batch)
+        else:
+            moves = learns(agent)
         return Learner(
-            self.log, self.training, agent, stream_ppo(agent, batch=config.batch), config,
-            Kept(self.folder, ENV, {}), executor=self.threads, now_ms=lambda: 0, tell=self.told,
+            self.log, self.training, agent, moves, config,
+            Kept(self.folder, ENV, {}), executor=self.threads, now_ms=lambda: next(self._lives),
+            tell=self.told,
             resume=found, transactional=self.transactional, generations=self.generations,
             again=again, stopping=stopping, actors=2,
         )  # fmt: skip
+
+
+class Counting:
+    """Moves the weights without Ray: by the rewards of a batch, and by how many batches there were.
+
+    So weights say which batches made them, in which order: `memory` and weights go together, or a
+    training that goes on would end elsewhere.
+
+    Args:
+        agent: whose weights.
+        begins: called where an update begins; fetched: where an agent has its weights. In its thread.
+    """
+
+    def __init__(
+        self,
+        agent: PPOAgent,
+        begins: Callable[[], None] = lambda: None,
+        fetched: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._state = {n: v.clone() for n, v in agent.network.state_dict().items()}
+        self._count = 0
+        self._begins, self._fetched = begins, fetched
+
+    def update(
+        self, fragments: Sequence[Fragment], rewards: Sequence[Any], **_: Any
+    ) -> dict[str, float]:
+        del rewards
+        self._begins()
+        self._count += 1
+        moved = sum(float(f.reward.sum()) + f.head.sequence for f in fragments)
+        for value in self._state.values():
+            value.mul_(1.0 - 0.01 * self._count).add_(1e-6 * moved)
+        return {}
+
+    def fetch(self, agent: PPOAgent) -> None:
+        agent.network.load_state_dict(self._state)
+        self._fetched()
+
+    def memory(self) -> dict[str, torch.Tensor]:
+        return {"count": torch.tensor(self._count)}
+
+    def remember(self, memory: dict[str, torch.Tensor]) -> None:
+        self._count = int(memory["count"])
 
 
 def taken_down(folder: Path) -> dict[str, bytes]:
@@ -133,10 +188,16 @@ def put_back(folder: Path, kept: dict[str, bytes]) -> None:
         (folder / name).write_bytes(content)
 
 
-async def trained(rig: Rig, *, actors: int = 2) -> None:
+async def trained(
+    rig: Rig,
+    *,
+    actors: int = 2,
+    config: LearnerConfig = CONFIG,
+    learns: Callable[[PPOAgent], Learns] | None = None,
+) -> None:
     """One learner and some actors, until all updates are made."""
     await rig.begin()
-    learner = rig.learner()
+    learner = rig.learner(config=config, learns=learns)
     others = [asyncio.create_task(rig.actor(k)) for k in range(actors)]
     assert await learner.run()
     rig.over = True

@@ -121,6 +121,12 @@ def train(
         typer.Option("--rollout", metavar="N", min=1, rich_help_panel=LEARN, show_default=False,
                      help="Steps of each between two looks at the weights. Default: 64 (--local: 128)"),
     ] = None,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option("--checkpoint-every", metavar="N", min=1, rich_help_panel=LEARN,
+                     show_default=False,
+                     help="Updates between two checkpoints, and two looks at what is held out. Default: 25"),
+    ] = None,
     hidden: Hidden = None,
     learn: Learn = None,
     start: Start = None,
@@ -156,8 +162,8 @@ def train(
         scenario=scenario, data=data, instruments=instruments, registry=registry,
         infer_instruments=infer_instruments, timeframe=timeframe, from_run=from_run,
         bootstrap_servers=bootstrap_servers, set=sets, test_from=test_from, agent=agent,
-        updates=updates, envs=envs, rollout=rollout, hidden=hidden, learn=learn, start=start,
-        seed=seed, out=out, resume=resume,
+        updates=updates, envs=envs, rollout=rollout, checkpoint_every=checkpoint_every,
+        hidden=hidden, learn=learn, start=start, seed=seed, out=out, resume=resume,
     )  # fmt: skip
     if local and (others := sorted(set(of_streams) - {"from_broker"})):
         raise UsageError(
@@ -170,8 +176,8 @@ def train(
         return TrainingRequest(
             data=of, env=parse_sets(sets), test_from=test_from, agent=agent or "moe",
             network=parse_hidden(hidden), learn=parse_learn(learn), start=start,
-            envs=envs or 64, training=said(rollout=rollout, batch=batch), seed=seed or 0,
-            stream=None if local else stream,
+            envs=envs or 64, seed=seed or 0, stream=None if local else stream,
+            training=said(rollout=rollout, batch=batch, checkpoint_every=checkpoint_every),
         )  # fmt: skip
 
     flags = {

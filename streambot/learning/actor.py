@@ -3,10 +3,9 @@
     policy -> newest weights -> rollout -> fragments -> experience -> policy ...
 
 It needs no Ray and knows no learner: the weights say what environment they are for, and how many
-steps the learner wants of each actor under them. That many it trades, and then waits for newer ones:
-so a slow learner slows actors down instead of filling the broker, and experience is never many
-updates old. Where no newer ones come for a while it trades as many again, and waits twice as long
-the next time: an actor that died may have left the others' share too small.
+steps the learner wants of each actor under them. That many it trades, and then waits for the next
+record: so a slow learner slows actors down instead of filling the broker, and experience is never
+many updates old. A learner that waits too long asks again, with the same weights.
 """
 
 from __future__ import annotations
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from streambot.env.vector_env import VectorTradingEnv
     from streambot.streams.ports import Log, Sink, Source
 
-PATIENCE_S = 5.0
-"""So long newer weights are waited for at first, before more is traded under the same ones."""
 LOOK_S = 0.2
 """How long newer weights are waited for at a time, where there is nothing else to do."""
 
@@ -87,12 +84,16 @@ class NewestWeights:
         self._source: Source | None = None
         self._stream = training.topics[POLICY]
         self._layout: str | None = training.layout
-        self._sequence = -1
+        self._newest: tuple[int, int] | None = None
+        """Life of the learner, and sequence, of what it gave last."""
         self.refused: Counter[str] = Counter()
         self.experience = training.topics[EXPERIENCE]
 
     async def read(self, timeout_s: float) -> Weights | None:
-        """Weights that are newer than those it gave last; None: there are none.
+        """What was published last, if that is newer than what it gave before; None: nothing is.
+
+        The same weights may be published again: then more is wanted under them. Those of a learner
+        that went on from a checkpoint may have fewer updates behind them; they count all the same.
 
         Args:
             timeout_s: how long to wait for a first record; those behind it are taken as they are.
@@ -141,11 +142,11 @@ class NewestWeights:
         if not all(training.owns(topic) for topic in (head.experience, head.stream) if topic):
             self.refused["foreign"] += 1
             return None
-        if head.sequence <= self._sequence:
-            if head.sequence < self._sequence:
-                self.refused["older"] += 1
+        life, sequence = self._newest or (head.learner, 0)
+        if head.learner == life and head.sequence < sequence:
+            self.refused["older"] += 1
             return None
-        self._sequence = head.sequence
+        self._newest = head.learner, head.sequence
         return found
 
 
@@ -228,7 +229,7 @@ class _Life:
             env, training.rollout, training=training.training, actor=place.actor,
             incarnation=place.incarnation, seed=seed_of_life(place),
         )  # fmt: skip
-        left, patience, since = weights.head.wanted, PATIENCE_S, loop.time()
+        left = weights.head.wanted
         while not stopping() and (until is None or loop.time() < until):
             newer = await self._reader.read(LOOK_S if left <= 0 else 0.0)
             if newer is not None:
@@ -236,10 +237,6 @@ class _Life:
                 weights = newer
                 # A rollout is more than was asked for: it counts for the next ones too.
                 left = newer.head.wanted + (0 if newer.head.urgent else min(left, 0))
-                patience, since = PATIENCE_S, loop.time()
-            elif left <= 0 and loop.time() - since > patience:
-                left, patience = max(weights.head.wanted, 1), 2 * patience
-                since = loop.time()
             if left > 0:
                 await self._publish(collector, agent, weights.head.sequence, executor)
                 left -= env.num_envs * training.rollout

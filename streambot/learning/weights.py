@@ -34,12 +34,14 @@ class WeightsHead(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         training: whose learner published them.
         policy: name of the policy.
-        sequence: updates behind them; grows with every record of a policy.
+        sequence: updates behind them; never falls in one life of a learner.
         head: what a checkpoint with these weights would say of itself; its digest is of the body.
         wanted: steps that each actor is asked for under these weights; then it waits for newer ones.
         urgent: the learner waits; what an actor has traded more than it was asked for is forgotten.
         experience, stream: where experience goes, and where newer weights will come, from now on;
             empty: where they did.
+        learner: number of the learner's life. One that goes on from a checkpoint begins with fewer
+            updates than the one before it had made.
     """
 
     training: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -50,6 +52,7 @@ class WeightsHead(msgspec.Struct, frozen=True, kw_only=True):
     urgent: bool = False
     experience: Annotated[str, Meta(max_length=249)] = ""
     stream: Annotated[str, Meta(max_length=249)] = ""
+    learner: _Count = 0
 
 
 class Weights(NamedTuple):
@@ -113,13 +116,14 @@ def encode_weights(
     urgent: bool = False,
     experience: str = "",
     stream: str = "",
+    learner: int = 0,
     **head: Any,  # noqa: ANN401
 ) -> bytes:
     """The weights of an agent as bytes.
 
     Args:
         agent: whose.
-        training, policy, sequence, wanted, urgent, experience, stream: see `WeightsHead`.
+        training, policy, sequence, wanted, urgent, experience, stream, learner: see `WeightsHead`.
         head: further fields of `agents.checkpoint.Head`: `env`, `names`, `about`, `progress`.
 
     Raises:
@@ -135,7 +139,7 @@ def encode_weights(
     )  # fmt: skip
     whose = WeightsHead(
         training=training, policy=policy, sequence=sequence, head=said, wanted=wanted, urgent=urgent,
-        experience=experience, stream=stream,
+        experience=experience, stream=stream, learner=learner,
     )  # fmt: skip
     return _ENVELOPE.seal(whose, body)
 

@@ -241,9 +241,6 @@ class _Going:
         topics = training_topics(job.where.namespace, name, job.where.cwd, lasting=lasting)
         await create_training(place, topics, job.where.cwd, resumed=job.found is not None)
         training = self._declared(name, topics, rollout)
-        await declare_training(place.log, training, at_ms=wall_ms())
-        self._record(training)
-        self._watching.opened(training, place)
         kept = kept_of(job.request, job.split, job.folder, job.found)
         kept.about.update(training=KIND, run=name)
         rolled = None if lasting else Generations(place.log, training, wall_ms)
@@ -254,6 +251,10 @@ class _Going:
                 tell=self._learnt, stopping=lambda: self._stop.reason is not None,
                 resume=job.found, again=job.where.again, actors=settings.actors,
             )  # fmt: skip
+            learner.keep()  # from here on --resume goes on, whenever it is killed
+            await declare_training(place.log, training, at_ms=wall_ms())
+            self._record(training)
+            self._watching.opened(training, place)
             complete = await self._beside(learner.run, settings.actors, training)
         last = training if rolled is None else rolled.training
         state = State.COMPLETE if complete else State.STOPPED

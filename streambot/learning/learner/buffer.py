@@ -21,7 +21,7 @@ from streambot.domain.errors import DecodeError, SequenceGapError
 from streambot.streams.fragment import Fragment, decode_fragment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from streambot.streams.ports import Record
 
@@ -62,11 +62,16 @@ class BufferState(msgspec.Struct, frozen=True):
         offsets: of the next record by stream; each has one partition.
         lives: how far actors were read up to there.
         counts: see `ExperienceBuffer.counts`.
+        again: up to these offsets, by stream, experience is read again: it may be as old as it
+            likes.
+        forgot: there were more lives than are remembered.
     """
 
     offsets: dict[str, int]
     lives: tuple[Life, ...] = ()
     counts: dict[str, int] = {}
+    again: dict[str, int] = {}
+    forgot: bool = False
 
 
 class _Read:
@@ -100,14 +105,13 @@ class ExperienceBuffer:
         layout: digest of what observations and actions mean.
         state: of another one, to go on from.
         max_lag: see `MAX_LAG`.
-        again: up to these offsets, by stream, experience is read again: it may be as old as it
-            likes, and the lives in it may be met in their middle.
 
     Attributes:
         counts: of fragments and steps, by what became of them: `read`, `steps`, `duplicate`,
             `foreign` (another training or layout), `broken` (no fragment), `stale`, `stale_steps`,
-            `again`, `again_steps` (see there), `taken`, `taken_steps`.
+            `again`, `again_steps` (see `BufferState`), `taken`, `taken_steps`.
         steps: that are held.
+        taken: offsets of the first and the last fragment that were taken last, by stream.
     """
 
     def __init__(
@@ -117,10 +121,9 @@ class ExperienceBuffer:
         state: BufferState | None = None,
         *,
         max_lag: int = MAX_LAG,
-        again: Mapping[str, int] | None = None,
     ) -> None:
         state = state or BufferState({})
-        self._again = dict(again or {})
+        self._again, self._forgot = state.again, state.forgot
         self._training, self._layout, self._max_lag = training, layout, max_lag
         self._lives = {(life.actor, life.incarnation): life for life in state.lives}
         self._offsets = dict(state.offsets)
@@ -128,6 +131,7 @@ class ExperienceBuffer:
         """From the first record on that has something to be taken."""
         self.counts: Counter[str] = Counter(state.counts)
         self.steps = 0
+        self.taken: dict[str, tuple[int, int]] = {}
 
     def offer(self, records: Iterable[Record], weights: int) -> None:
         """Take in what was read.
@@ -160,16 +164,18 @@ class ExperienceBuffer:
         key = read.key = (head.actor, head.incarnation)
         read.life = self._lives.get(key)
         again = record.offset < self._again.get(record.stream, 0)
-        known = read.life or Life(*key, next_sequence=head.sequence if again else 0)
+        known = read.life or Life(*key)
         if head.sequence < known.next_sequence:
             read.counted["duplicate"] = 1
             return
-        if not (again and read.life is None):
+        # In its middle it is met where not everything was read, or is remembered.
+        if not (read.life is None and (self._again or self._forgot)):
             _check(fragment, known, record)
         self._lives.pop(key, None)
         self._lives[key] = known.behind(fragment)  # last in the order of the dict: heard of last
         while len(self._lives) > MOST_LIVES:
             del self._lives[next(iter(self._lives))]
+            self._forgot = True
         read.counted.update(read=1, steps=head.steps)
         if again:
             read.counted.update(again=1, again_steps=head.steps)
@@ -192,12 +198,14 @@ class ExperienceBuffer:
                 self._counts(read, "stale", "stale_steps")
         taken: list[Fragment] = []
         if self.steps >= steps:
-            got = 0
+            got, self.taken = 0, {}
             for read in self._read:
                 if got >= steps:
                     break
                 if read.fragment is not None:
                     taken.append(read.fragment)
+                    first, _ = self.taken.get(read.stream, (read.offset, read.offset))
+                    self.taken[read.stream] = (first, read.offset)
                     got += read.fragment.head.steps
                     self._counts(read, "taken", "taken_steps")
         while self._read and self._read[0].fragment is None:
@@ -206,6 +214,10 @@ class ExperienceBuffer:
 
     def _stale(self, read: _Read, fragment: Fragment, weights: int) -> bool:
         return read.bounded and weights - fragment.head.weights > self._max_lag
+
+    def offset(self, stream: str) -> int:
+        """Of the record that is read next; 0 where none was."""
+        return self._offsets.get(stream, 0)
 
     def forget(self, stream: str) -> None:
         """A stream is gone; nothing of it waits any more."""
@@ -245,7 +257,7 @@ class ExperienceBuffer:
                 if read.life is not None:
                     lives[read.key] = read.life
         kept = {name: count for name, count in counts.items() if count}
-        return BufferState(offsets, tuple(lives.values()), kept)
+        return BufferState(offsets, tuple(lives.values()), kept, self._again, self._forgot)
 
 
 def _check(fragment: Fragment, known: Life, record: Record) -> None:

@@ -43,8 +43,14 @@ class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class Learns(Protocol):
     """What moves the weights: `StreamPPO`, `StreamAPPO`."""
 
-    def update(self, fragments: Sequence[Fragment], rewards: Sequence[Any]) -> dict[str, float]:
-        """One update; what was measured of it, by name."""
+    def update(
+        self, fragments: Sequence[Fragment], rewards: Sequence[Any], *, progress: float = 0.0
+    ) -> dict[str, float]:
+        """One update; what was measured of it, by name.
+
+        Args:
+            progress: share of the training that is done, 0 to 1, for the schedules.
+        """
 
     def fetch(self, agent: PPOAgent) -> None:
         """Put the weights as they are now into an agent."""
@@ -71,6 +77,8 @@ class Learnt(NamedTuple):
         actors: that were heard of in the last updates.
         measured: of the update, by name.
         look: at what is held out; None: not now.
+        experience: offsets of the first and the last fragment of the batch, by stream. An update that
+            is made again after a crash has the same ones.
     """
 
     update: int
@@ -85,6 +93,7 @@ class Learnt(NamedTuple):
     actors: int
     measured: dict[str, float]
     look: Look | None = None
+    experience: dict[str, tuple[int, int]] = {}  # noqa: RUF012  # nobody writes to it
 
     @property
     def episode_return(self) -> float | None:

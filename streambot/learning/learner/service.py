@@ -1,10 +1,14 @@
 """The learner's loop: experience in, one update at a time, weights out, and checkpoints to go on from.
 
     read -> buffer -> (enough?) -> update in a thread -> publish -> (checkpoint) -> read ...
+                          no -> (for long?) -> ask the actors again
 
 Positions, the optimizer's memory and the weights' sequence stand in one checkpoint, so a learner that
 is started again reads on in front of what the checkpoint had not learnt. Updates behind it are made
 again, on the same experience as long as its topic keeps it.
+
+Weights say how many steps are wanted of every actor, and nobody trades more than that. Where it was
+not enough, because an actor has died or is slow, the learner asks again: it alone knows what it has.
 """
 
 from __future__ import annotations
@@ -17,10 +21,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import torch
 
-from streambot.agents.checkpoint import save_checkpoint
-from streambot.agents.memory import part_of
 from streambot.agents.moe import MoEAgent
 from streambot.domain.errors import BrokerError, DataError
 from streambot.env.fields import observation_fields
@@ -28,6 +29,15 @@ from streambot.env.settings import make_config
 from streambot.learning.declaration import EXPERIENCE, POLICY, STATUS
 from streambot.learning.learner.buffer import BufferState, ExperienceBuffer
 from streambot.learning.learner.feeding import ExperienceReader
+from streambot.learning.learner.keeping import (
+    BUFFER,
+    USAGE,
+    Whole,
+    buffer_of,
+    frozen,
+    keep,
+    memory_of_learns,
+)
 from streambot.learning.learner.progress import STATUS_SCHEMA, Learnt
 from streambot.learning.learner.publishing import Publisher
 from streambot.learning.learner.returns import Returns
@@ -49,16 +59,19 @@ if TYPE_CHECKING:
     from streambot.learning.policy import LoadedPolicy
     from streambot.learning.trainer import Kept
     from streambot.streams.fragment import Fragment
-    from streambot.streams.ports import Log, Start
+    from streambot.streams.ports import Log, Record, Start
 
-BUFFER, MEMORY, USAGE = "buffer", "optimizer.", "usage"
 READ_S = 0.1
+ASK_S = 5.0
+"""So long the experience that was asked for is waited for at first, before actors are asked again."""
 RECENT = 8
 """An actor that was not heard of for more updates counts as gone."""
 AHEAD = 2
 """Batches that should be there when weights are published: one to learn from at once, one meanwhile."""
 MOST_BATCHES = 8
 """So many wait at most: more is left in the stream."""
+_CATCH_UP_S = 5.0
+"""What the stream is known to hold is there by then."""
 
 
 class Learner:
@@ -113,6 +126,8 @@ class Learner:
         self._transactional, self._generations = transactional, generations
         self._tell, self._stopping, self._again = tell, stopping, again
         progress = {} if resume is None else resume.head.progress
+        # Of the checkpoint that it goes on from, and as large as that one's past.
+        self._about = {name: text for name, text in kept.about.items() if name != BUFFER}
         self.done, self.steps = int(progress.get("updates", 0)), int(progress.get("steps", 0))
         self._scale = RewardScale.of_progress(agent.config.learn.gamma, progress)
         self._usage, self._names = Usage(), () if resume is None else resume.head.names
@@ -121,23 +136,39 @@ class Learner:
         self._begun = BufferState({})
         if resume is not None:
             # Streams that went with their broker are begun anew.
-            self._begun = _buffer_of(resume) if generations is None else BufferState({})
-            learns.remember(part_of(resume.extra, MEMORY))
+            self._begun = buffer_of(resume) if generations is None else BufferState({})
+            learns.remember(memory_of_learns(resume))
             if USAGE in resume.extra:
                 self._usage.mean = resume.extra[USAGE].numpy()
-        self._buffer = self._new_buffer({})
-        self._state = self._buffer.state()
-        self._memory = learns.memory()
+        self._buffer = self._new_buffer()
+        self._whole = self._now()
         self._returns, self._heard = Returns(), dict[str, int]()
         self._heard_at, self._come = 0.0, asyncio.Event()
+        # A life of its own: weights of one that goes on from a checkpoint may be fewer updates old.
+        self._life, self._asked = now_ms(), 0
         self._reader = ExperienceReader(log)
         self._old: list[tuple[Training, int]] = []
         """Generations that came before, and the update at which the next one was opened."""
 
-    def _new_buffer(self, again: dict[str, int]) -> ExperienceBuffer:
+    def _new_buffer(self) -> ExperienceBuffer:
         return ExperienceBuffer(
             self._training.training, self._agent.config.layout, self._begun,
-            max_lag=self._config.max_lag, again=again,
+            max_lag=self._config.max_lag,
+        )  # fmt: skip
+
+    def keep(self) -> None:
+        """Write the checkpoint, as the training was behind its last whole update.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        keep(self._whole, self._agent, self._kept)
+
+    def _now(self) -> Whole:
+        """The training between two updates."""
+        return Whole(
+            self.done, self.steps, frozen(self._agent.state()), self._learns.memory(),
+            self._buffer.state(), self._scale.progress, self._usage.mean, self._names,
         )  # fmt: skip
 
     async def run(self) -> bool:
@@ -158,15 +189,20 @@ class Learner:
         pumping: asyncio.Task[None] | None = None
         try:
             await self._reader.begin({training.topics[EXPERIENCE]: await self._start()})
+            await self._catch_up()
             await self._publish(publisher)
-            self._heard_at = loop.time()
+            self._heard_at = asked_at = loop.time()
             pumping = asyncio.create_task(self._pump(), name="experience")
             while self.done < config.updates and not self._stopping():
                 if fragments := self._buffer.take(config.batch, self.done):
                     learnt = await self._update(fragments)
+                    self._asked = 0
                     await self._publish(publisher, learnt)
+                    if self._due:
+                        self.keep()
+                        await self._drop()
                     self._tell(learnt)
-                    self._heard_at = loop.time()
+                    self._heard_at = asked_at = loop.time()
                     continue
                 self._come.clear()
                 with contextlib.suppress(TimeoutError):
@@ -176,25 +212,44 @@ class Learner:
                     pumping.result()
                 if loop.time() - self._heard_at > config.silence_s:
                     raise self._silent()
+                if loop.time() - asked_at > ASK_S * 2**self._asked:
+                    self._asked += 1
+                    await self._publish(publisher)
+                    asked_at = loop.time()
             return self.done >= config.updates
         finally:
             if pumping is not None:
                 pumping.cancel()
                 await asyncio.gather(pumping, return_exceptions=True)
-            self._save()
+            self.keep()
             await asyncio.gather(self._reader.close(), publisher.close(), return_exceptions=True)
 
     async def _pump(self) -> None:
         """Read on while the learner learns."""
-        loop = asyncio.get_running_loop()
         while True:
             if self._buffer.steps >= MOST_BATCHES * self._config.batch:
                 await asyncio.sleep(READ_S)
             elif records := await self._reader.read(READ_S):
-                self._heard_at = loop.time()
-                self._buffer.offer(records, self.done)
-                self._wrote(sum(len(record.value) for record in records))
-                self._come.set()
+                self._offer(records)
+
+    def _offer(self, records: list[Record]) -> None:
+        known = self._buffer.counts["read"]
+        self._buffer.offer(records, self.done)
+        if self._buffer.counts["read"] > known:
+            self._heard_at = asyncio.get_running_loop().time()
+        self._wrote(sum(len(record.value) for record in records))
+        self._come.set()
+
+    async def _catch_up(self) -> None:
+        """Take in what is there already: nobody need be asked for that."""
+        (stream,) = self._reader.streams
+        (end,) = await self._log.end_offsets(stream)
+        while (
+            self._buffer.offset(stream) < end
+            and self._buffer.steps < AHEAD * self._config.batch
+            and (records := await self._reader.read(_CATCH_UP_S))
+        ):
+            self._offer(records)
 
     async def _start(self) -> Start:
         """Where experience is read from."""
@@ -202,8 +257,10 @@ class Learner:
         if self._again is None:
             return self._begun.offsets.get(stream, "beginning")
         (end,) = await self._log.end_offsets(stream)
-        self._begun = msgspec.structs.replace(self._begun, lives=())
-        self._buffer = self._new_buffer({stream: end})
+        self._begun = msgspec.structs.replace(
+            self._begun, offsets={}, lives=(), again={stream: end}
+        )
+        self._buffer = self._new_buffer()
         return self._again
 
     def _silent(self) -> BrokerError:
@@ -218,33 +275,40 @@ class Learner:
         )
 
     async def _update(self, fragments: list[Fragment]) -> Learnt:
-        lags = [self.done - fragment.head.weights for fragment in fragments]
+        lags = [max(0, self.done - fragment.head.weights) for fragment in fragments]
         loop = asyncio.get_running_loop()
         measured = await loop.run_in_executor(self._executor, self._learn, fragments)
         self.done += 1
         self._heard |= {fragment.head.actor: self.done for fragment in fragments}
         self.steps += sum(fragment.head.steps for fragment in fragments)
-        self._state = self._buffer.state()
+        self._whole, taken = self._now(), self._buffer.taken
         look = None
-        if self.done % self._config.checkpoint_every == 0 or self.done == self._config.updates:
-            self._save()
-            await self._drop()
-            if self._look_at is not None:
-                look = await loop.run_in_executor(self._executor, self._look_at, self._agent)
+        if self._due and self._look_at is not None:
+            look = await loop.run_in_executor(self._executor, self._look_at, self._agent)
         paid = np.concatenate([fragment.reward for fragment in fragments])
         return Learnt(
             self.done, self._config.updates, self.steps, float(paid.mean()),
             self._returns.see(fragments), median(lags), max(lags), dict(self._buffer.counts),
-            self._buffer.steps, len(self._recent()), measured, look,
+            self._buffer.steps, len(self._recent()), measured, look, taken,
         )  # fmt: skip
+
+    @property
+    def _due(self) -> bool:
+        """Is a checkpoint, behind this update?"""
+        config = self._config
+        return self.done % config.checkpoint_every == 0 or self.done == config.updates
 
     def _recent(self) -> set[str]:
         return {a for a, update in self._heard.items() if self.done - update <= RECENT}
 
     def _wanted(self) -> int:
-        """Steps that each actor is asked for, so that the learner never waits, and nothing gets old."""
+        """Steps that each actor is asked for, so that the learner never waits, and nothing gets old.
+
+        Where they were asked before, and it was not enough, half of them may be gone, and so on.
+        """
         missing = AHEAD * self._config.batch - self._buffer.steps
-        return ceil(max(0, missing) / max(1, len(self._recent()) or self._actors))
+        actors = (len(self._recent()) or self._actors) >> self._asked
+        return ceil(max(0, missing) / max(1, actors))
 
     def _scaled(self, fragments: list[Fragment]) -> list[npt.NDArray[np.float32]]:
         """Rewards to learn from; fragments of one length are counted in together."""
@@ -257,7 +321,9 @@ class Learner:
         return [self._scale(fragment.reward) for fragment in fragments]
 
     def _learn(self, fragments: list[Fragment]) -> dict[str, float]:
-        measured = self._learns.update(fragments, self._scaled(fragments))
+        measured = self._learns.update(
+            fragments, self._scaled(fragments), progress=self.done / self._config.updates
+        )
         before = {n: v.clone() for n, v in self._agent.network.state_dict().items()}
         self._learns.fetch(self._agent)
         if not all(bool(v.isfinite().all()) for v in self._agent.network.state_dict().values()):
@@ -266,7 +332,6 @@ class Learner:
                 "the weights are no numbers any more: the update was left",
                 hint="a smaller learning rate; the checkpoint is from before",
             )
-        self._memory = self._learns.memory()
         if isinstance(self._agent, MoEAgent):
             obs = np.concatenate([fragment.obs[:-1] for fragment in fragments])
             gate = np.concatenate([fragment.gate for fragment in fragments])
@@ -285,8 +350,8 @@ class Learner:
         topics = self._training.topics
         record = encode_weights(
             self._agent, training=self._training.training, policy=self._training.policy,
-            sequence=self.done, wanted=self._wanted(),
-            urgent=self._buffer.steps < self._config.batch, env=self._kept.env, about=self._kept.about,
+            sequence=self.done, learner=self._life, wanted=self._wanted(),
+            urgent=self._buffer.steps < self._config.batch, env=self._kept.env, about=self._about,
             names=self._names, progress={"updates": self.done, "steps": self.steps},
             experience=topics[EXPERIENCE], stream=topics[POLICY],
         )  # fmt: skip
@@ -296,7 +361,7 @@ class Learner:
         if learnt is not None:
             said = msgspec.json.encode({"schema": STATUS_SCHEMA, **learnt.said()})
             records.append((topics[STATUS], b"update", said))
-        positions = self._state.offsets if self._generations is None else {}
+        positions = self._whole.buffer.offsets if self._generations is None else {}
         await publisher.publish(records, positions, at_ms=self._now_ms())
         self._wrote(len(record))
 
@@ -315,24 +380,3 @@ class Learner:
             await self._reader.finish(stream)
             self._buffer.forget(stream)
             await self._log.delete([stream, training.topics[POLICY]])
-
-    def _save(self) -> None:
-        progress = {"updates": self.done, "steps": self.steps} | self._scale.progress
-        about = self._kept.about | {BUFFER: msgspec.json.encode(self._state).decode()}
-        extra = {f"{MEMORY}{name}": value for name, value in self._memory.items()}
-        if self._usage.mean is not None:
-            extra[USAGE] = torch.from_numpy(self._usage.mean)
-        save_checkpoint(
-            self._kept.folder, self._agent, progress=progress, about=about, env=self._kept.env,
-            names=self._names, extra=extra,
-        )  # fmt: skip
-
-
-def _buffer_of(resume: LoadedPolicy) -> BufferState:
-    try:
-        return msgspec.json.decode(resume.head.about[BUFFER], type=BufferState)
-    except (KeyError, msgspec.MsgspecError) as cause:
-        raise DataError(
-            "the checkpoint does not say how far experience was learnt from",
-            hint="a folder that a learner wrote",
-        ) from cause

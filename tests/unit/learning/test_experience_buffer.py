@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streambot.domain.errors import SequenceGapError
+from streambot.learning.learner import buffer as module
 from streambot.learning.learner.buffer import MAX_LAG, BufferState, ExperienceBuffer
 from streambot.streams.fragment import Fragment, FragmentHead, encode_fragment
 from streambot.streams.ports import Record
@@ -192,6 +193,60 @@ def test_old_fragments_are_dropped_and_counted_and_leave_no_gap():
     assert buffer.state() == BufferState(
         {"experience.0": 3}, buffer.state().lives, buffer.state().counts
     )
+
+
+def test_experience_that_is_read_again_may_begin_anywhere_also_after_a_restart():
+    """A life may be met in its middle, however late; and old fragments are no older for a restart."""
+    topic, rng = Topic(), np.random.default_rng(SEED)
+    early, late = Actor("early", rng), Actor("late", rng)
+    for weights in range(6):
+        topic.append(0, early.next(weights))
+    late.next(0), late.next(1)
+    topic.append(0, late.next(2))
+    state = BufferState({"experience.0": 3}, again={"experience.0": 6})
+    buffer = ExperienceBuffer("t", "x", state, max_lag=1)
+    buffer.offer(topic.order[3:5], weights=40)
+    assert len(buffer.take(2, 40)) >= 1
+    again = ExperienceBuffer("t", "x", buffer.state(), max_lag=1)
+    at = buffer.state().offsets["experience.0"]
+    again.offer(topic.order[at:6], weights=41)
+    assert again.counts["stale"] == 0
+    again.offer(topic.order[6:], weights=3)  # one that nothing was read of before
+    assert again.counts["read"] == 4
+    topic.append(0, topic.order[-1].value)
+    again.offer(topic.order[-1:], weights=3)
+    assert again.counts["duplicate"] == 1
+
+
+def test_a_life_that_was_forgotten_is_no_gap(monkeypatch: pytest.MonkeyPatch):
+    """So many others were heard of since that it is remembered no more: it stood still meanwhile."""
+    monkeypatch.setattr(module, "MOST_LIVES", 3)
+    buffer, topic = ExperienceBuffer("t", "x"), Topic()
+    for n in range(2):
+        topic.append(0, encode_fragment(fragment(actor="slow", sequence=n, t_started=2 * n)))
+    for n in range(3):
+        topic.append(0, encode_fragment(fragment(actor=f"quick{n}")))
+    topic.append(0, encode_fragment(fragment(actor="slow", sequence=2, t_started=4)))
+    buffer.offer(topic.order[:5], 0)
+    buffer.take(10, 0)
+    assert len(buffer.state().lives) == 3
+    again = ExperienceBuffer("t", "x", buffer.state())
+    for other in (buffer, again):
+        other.offer(topic.order[5:], 0)
+        assert other.counts["read"] == 6
+
+
+def test_the_offsets_of_a_batch_are_told():
+    buffer, topic = ExperienceBuffer("t", "x", max_lag=2), Topic()
+    for n in range(6):
+        topic.append(
+            0, encode_fragment(fragment(sequence=n, t_started=2 * n, weights=9 * (n != 0)))
+        )
+    buffer.offer(topic.order, weights=9)
+    assert len(buffer.take(5, 9)) == 3
+    assert buffer.taken == {"experience.0": (1, 3)}
+    buffer.take(4, 9)
+    assert buffer.taken == {"experience.0": (4, 5)}
 
 
 def test_nothing_is_taken_before_there_is_enough():
