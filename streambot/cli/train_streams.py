@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import time
 from pathlib import Path
@@ -144,16 +145,24 @@ def _where(
     )  # fmt: skip
 
 
-def _again(text: str) -> Start:
-    """Where experience is read again from."""
+def _again(text: str) -> Start | dt.datetime:
+    """Where experience is read again from.
+
+    Raises:
+        UsageError: no place, and no time.
+    """
     if text == "beginning":
         return "beginning"
     if text.isdecimal():
         return int(text)
-    raise UsageError(
-        f"`{text[:60]}` is no place in a stream", where="--replay-from",
-        hint="beginning, or an offset: `streambot topics ls` shows what there is",
-    )  # fmt: skip
+    try:
+        at = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"`{text[:60]}` is no place in a stream", where="--replay-from",
+            hint="beginning, an offset, or a time of writing: 2026-07-17T09:15 (UTC)",
+        ) from error  # fmt: skip
+    return at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)
 
 
 def _tell(begun: Begun, ended: Ended, seconds: float, *, as_json: bool) -> None:

@@ -26,7 +26,7 @@ from streambot.agents.ppo import PPOAgent
 from streambot.domain.errors import DataError, StreambotError, UsageError
 from streambot.domain.kafka_settings import KafkaSecurity
 from streambot.env.settings import make_config
-from streambot.learning.declaration import State, Training, declare_training
+from streambot.learning.declaration import EXPERIENCE, State, Training, declare_training
 from streambot.learning.learner.progress import Learns
 from streambot.learning.policy import LoadedPolicy
 from streambot.processor.folder import TRAINING, RunFolder
@@ -83,7 +83,7 @@ class Where(NamedTuple):
         namespace, runs_dir: see the settings.
         run: its name; None: that of its folder.
         config: file of settings, for the actors.
-        again: where experience is read again from.
+        again: where experience is read again from: a place, or a time of writing; None: it is not.
     """
 
     servers: str | None
@@ -93,7 +93,7 @@ class Where(NamedTuple):
     run: str | None
     config: str | None
     cwd: Path
-    again: Start | None = None
+    again: Start | dt.datetime | None = None
 
 
 class Job(NamedTuple):
@@ -249,7 +249,7 @@ class _Going:
                 place.log, training, job.agent, job.learns, config, kept, executor=executor,
                 now_ms=wall_ms, transactional=lasting, generations=rolled, look=self._look(),
                 tell=self._learnt, stopping=lambda: self._stop.reason is not None,
-                resume=job.found, again=job.where.again, actors=settings.actors,
+                resume=job.found, again=await self._again(topics[EXPERIENCE]), actors=settings.actors,
             )  # fmt: skip
             learner.keep()  # from here on --resume goes on, whenever it is killed
             await declare_training(place.log, training, at_ms=wall_ms())
@@ -308,6 +308,13 @@ class _Going:
             folder.resume(record)
         else:
             folder.start(record)
+
+    async def _again(self, stream: str) -> Start | None:
+        """Where experience is read again from."""
+        again = self._job.where.again
+        if isinstance(again, dt.datetime):
+            return await self._place.log.offset_at(stream, 0, int(again.timestamp() * 1_000))
+        return again
 
     def _look(self) -> HeldOut | None:
         """At what is held out; None: nothing is (yet)."""
