@@ -11,6 +11,7 @@ its policy does is for the reader to ask (`FragmentHead.training`, `layout`).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -104,13 +105,36 @@ class Fragment(NamedTuple):
     reward: npt.NDArray[np.float32]
 
 
-def _schema(features: int, actions: int, experts: int) -> pa.Schema:
+class _Column(NamedTuple):
+    """A column of the record batch.
+
+    Attributes:
+        name: of `Fragment`.
+        type: of it in Arrow. kind: of its numbers.
+        width: numbers of a row; 0: one, that is no list.
+        reached: it also says something of the observation that the last step led to.
+    """
+
+    name: str
+    type: pa.DataType
+    kind: np.dtype[np.generic]
+    width: int
+    reached: bool
+
+
+_REACHED = frozenset({"obs", "mask"})
+
+
+@lru_cache(maxsize=64)
+def _layout(features: int, actions: int, experts: int) -> tuple[pa.Schema, tuple[_Column, ...]]:
+    """Schema and columns; of one training always the same ones."""
+
     def row(name: str, kind: pa.DataType, width: int) -> pa.Field:
         inner = pa.field("item", kind, nullable=False)
         return pa.field(name, pa.list_(inner, width), nullable=False)
 
     gate = [row("gate", pa.float32(), experts)] if experts else []
-    return pa.schema([
+    schema = pa.schema([
         row("obs", pa.float32(), features),
         row("mask", pa.uint8(), actions),
         pa.field("action", pa.int32(), nullable=False),
@@ -119,10 +143,17 @@ def _schema(features: int, actions: int, experts: int) -> pa.Schema:
         pa.field("reward", pa.float32(), nullable=False),
         *gate,
     ])  # fmt: skip
-
-
-_BEHIND_LAST = frozenset({"action", "log_prob", "log_probs", "reward", "gate"})
-"""Columns that have nothing to say of the observation reached."""
+    columns = []
+    for field in schema:
+        listed = pa.types.is_fixed_size_list(field.type)
+        kind = field.type.value_type if listed else field.type
+        columns.append(
+            _Column(
+                field.name, field.type, np.dtype(kind.to_pandas_dtype()),
+                field.type.list_size if listed else 0, field.name in _REACHED,
+            )
+        )  # fmt: skip
+    return schema, tuple(columns)
 
 
 def encode_fragment(fragment: Fragment) -> bytes:
@@ -132,22 +163,25 @@ def encode_fragment(fragment: Fragment) -> bytes:
         ValueError: columns that do not fit the head, or too many bytes for a record.
     """
     head = fragment.head
-    schema = _schema(head.features, head.actions, head.experts)
+    schema, layout = _layout(head.features, head.actions, head.experts)
     columns = []
-    for field in schema:
-        values = getattr(fragment, field.name)
-        rows = head.steps if field.name in _BEHIND_LAST else head.steps + 1
-        width = field.type.list_size if pa.types.is_fixed_size_list(field.type) else 0
-        if values.shape != ((rows, width) if width else (rows,)):
+    for column in layout:
+        values = getattr(fragment, column.name)
+        rows = head.steps + column.reached
+        if values.shape != ((rows, column.width) if column.width else (rows,)):
             raise ValueError(
-                f"`{field.name}` of {values.shape} in a fragment of {head.steps} steps"
+                f"`{column.name}` of {values.shape} in a fragment of {head.steps} steps"
             )
-        kind = field.type.value_type if width else field.type
-        whole = np.zeros((head.steps + 1, *values.shape[1:]), kind.to_pandas_dtype())
-        whole[:rows] = values
+        if column.reached:
+            whole = np.ascontiguousarray(values, column.kind)
+        else:
+            whole = np.zeros((head.steps + 1, *values.shape[1:]), column.kind)
+            whole[:rows] = values
         flat = pa.array(whole.reshape(-1))
-        columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type) if width else flat)
-    body = pa.record_batch(columns, schema=schema).serialize()
+        columns.append(
+            pa.FixedSizeListArray.from_arrays(flat, type=column.type) if column.width else flat
+        )
+    body = pa.RecordBatch.from_arrays(columns, schema=schema).serialize()
     return _ENVELOPE.seal(head, memoryview(body))
 
 
@@ -158,28 +192,25 @@ def decode_fragment(record: bytes) -> Fragment:
         DecodeError: they are no fragment, or damaged.
     """
     head, body = _ENVELOPE.open(record)
-    schema = _schema(head.features, head.actions, head.experts)
+    schema, layout = _layout(head.features, head.actions, head.experts)
     try:
         batch = pa.ipc.read_record_batch(pa.py_buffer(body), schema)
         batch.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as cause:
         raise DecodeError("no record batch of its columns", reason="arrow") from cause
     # Arrow leaves out columns that the schema does not name: the head may not be silent about any.
-    if batch.num_rows != head.steps + 1 or batch.serialize().size != len(body):
+    if batch.num_rows != head.steps + 1 or pa.ipc.get_record_batch_size(batch) != len(body):
         raise DecodeError(
             f"{batch.num_rows} rows of {len(body):,} bytes for {head.steps} steps", reason="arrow"
         )
     columns = {}
-    for field in schema:
-        array = batch.column(field.name)
+    for column, array in zip(layout, batch.columns, strict=True):
         if array.null_count:
-            raise DecodeError(f"`{field.name}` has nulls", reason="arrow")
-        if pa.types.is_fixed_size_list(field.type):
-            values = array.flatten().to_numpy(zero_copy_only=True)
-            values = values.reshape(batch.num_rows, field.type.list_size)
-        else:
-            values = array.to_numpy(zero_copy_only=True)
-        columns[field.name] = values[: head.steps] if field.name in _BEHIND_LAST else values
+            raise DecodeError(f"`{column.name}` has nulls", reason="arrow")
+        values = (array.values if column.width else array).to_numpy(zero_copy_only=True)
+        if column.width:
+            values = values[: batch.num_rows * column.width].reshape(-1, column.width)
+        columns[column.name] = values if column.reached else values[: head.steps]
     columns.setdefault("gate", np.zeros((head.steps, 0), np.float32))
     if ((columns["action"] < 0) | (columns["action"] >= head.actions)).any():
         raise DecodeError("an action that there is not", reason="domain")

@@ -7,6 +7,7 @@ import struct
 import google_crc32c
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,6 +56,38 @@ def test_comes_back_as_it_was(steps, features, actions, experts, seed, terminate
 
 def test_same_steps_same_bytes():
     assert encode_fragment(made()) == encode_fragment(made())
+
+
+@pytest.mark.parametrize("experts", [0, 3])
+def test_a_body_is_what_arrow_writes_of_its_columns(experts):
+    """However it is put together: whoever reads it needs the documented schema and nothing else."""
+    fragment = made(experts=experts)
+
+    def column(name, kind, width=0):
+        values = getattr(fragment, name)
+        missing = fragment.head.steps + 1 - len(values)
+        rows = [*values.tolist(), *np.zeros((missing, *values.shape[1:]), values.dtype).tolist()]
+        inner = pa.field("item", kind, nullable=False)
+        field = pa.field(name, pa.list_(inner, width) if width else kind, nullable=False)
+        return field, pa.array(rows, field.type)
+
+    fields, arrays = zip(
+        column("obs", pa.float32(), 7), column("mask", pa.uint8(), 4), column("action", pa.int32()),
+        column("log_prob", pa.float32()), column("log_probs", pa.float32(), 4),
+        column("reward", pa.float32()),
+        *([column("gate", pa.float32(), experts)] if experts else []), strict=True,
+    )  # fmt: skip
+    body = pa.record_batch(list(arrays), schema=pa.schema(fields)).serialize().to_pybytes()
+    record = encode_fragment(fragment)
+    (size,) = struct.unpack_from("<I", record, 8)
+    assert record[12 + size :] == body
+
+
+def test_columns_that_are_views_are_written_as_they_look():
+    """Rows of a rollout lie apart in memory."""
+    fragment = made()
+    apart = [np.repeat(column, 3, 0)[::3] for column in fragment[1:]]
+    assert encode_fragment(Fragment(fragment.head, *apart)) == encode_fragment(fragment)
 
 
 @settings(deadline=None, max_examples=300)
