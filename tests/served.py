@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
+from streambot.domain.topics import Of, find_topics, streams_of
 from streambot.learning.declaration import Training, declare_training
 from streambot.streams.ports import Log, StreamSpec
+from tests.conftest import ROOT
 from tests.trained import EXPERTS, loud_agent
 
 ENV = {
@@ -42,10 +44,10 @@ def training_of(name: str = "moe-1", namespace: str = "streambot", **changes: An
 
 
 async def begin(log: Log, training: Training) -> None:
-    """Its streams are there, and it is declared."""
-    compacted = {"cleanup.policy": "compact", "max.message.bytes": "8388608"}
+    """Its streams are there, as `topics.yaml` says, and it is declared."""
+    templates = streams_of(find_topics(None, ROOT), Of.TRAINING)
     await log.create([
-        StreamSpec(name=topic, config=compacted if stream == "policy" else {})
+        StreamSpec(name=topic, config=templates[stream].kafka_settings())
         for stream, topic in training.topics.items()
     ])  # fmt: skip
     await declare_training(log, training, at_ms=AT_MS)

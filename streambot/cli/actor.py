@@ -22,6 +22,7 @@ from streambot.cli.piece import (
     Wait,
     parse_wait,
 )
+from streambot.cli.policy_serving import Serve, check_own_weights, check_serve, served
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.stopping import EXIT_CODES, telling_stop
 from streambot.cli.threads import one_thread_a_slot
@@ -53,6 +54,7 @@ def actor(
             "Default: what the run names.",
         ),
     ] = None,
+    serve: Serve = None,
     wait: Wait = None,
     bootstrap_servers: Servers = None,
     namespace: Namespace = None,
@@ -65,12 +67,14 @@ def actor(
 
     Of a run it mirrors the engine: the policy sees what it would see inside a worker, and the engine's
     fills are held against the mirror's. Killed and started again it goes on behind its last answer; a
-    second one of the same name takes over. Of a training (`streambot train`) it trades the training's
+    second one of the same name takes over. With --serve it may be started again under newer weights: what
+    it has answered stays. Of a training (`streambot train`) it trades the training's
     data with its newest weights, and publishes experience; --agent names it. Exit codes: 0 the run
     ended, 2 usage, 3 configuration, 4 data or strategy, 5 broker (or taken over), 6 no such run, 8
     engine and mirror disagree, or the policy changed its mind, 130 interrupted.
     """
     wait_s = parse_wait(wait)
+    check_serve(serve, policy)
     settings = read_settings(
         {
             "run": run, "bootstrap_servers": bootstrap_servers, "namespace": namespace,
@@ -82,12 +86,13 @@ def actor(
     until = time.monotonic() + wait_s
     known, place = asyncio.run(_find(settings, until))
     if asyncio.run(is_training(settings, known, place)):
+        check_own_weights(serve, known)
         act_in_training(
             settings, known, place, agent, policy, until - time.monotonic(), quiet=quiet,
             as_json=as_json,
         )  # fmt: skip
         return
-    summary = asyncio.run(_act(settings, known, place, agent, policy, until, quiet=quiet))
+    summary = asyncio.run(_act(settings, known, place, agent, policy, serve, until, quiet=quiet))
     if as_json:
         import msgspec
 
@@ -98,7 +103,9 @@ def actor(
         for line in actor_lines(summary, width=terminal_width()):
             show(line)
         if summary.state != "complete":
-            say(f"next: streambot actor --run {summary.run} --agent {summary.agent}", style="dim")
+            again = "" if serve is None else f" --serve {serve}"
+            next_one = f"--run {summary.run} --agent {summary.agent}{again}"
+            say(f"next: streambot actor {next_one}", style="dim")
     if summary.stopped_by in EXIT_CODES:
         raise typer.Exit(EXIT_CODES[summary.stopped_by])
 
@@ -133,6 +140,7 @@ async def _act(
     place: BrokerPlace,
     agent: str | None,
     policy: str | None,
+    serve: str | None,
     until: float,
     *,
     quiet: bool,
@@ -142,21 +150,24 @@ async def _act(
     from streambot.wiring.acting import ActorSettings, run_actor
 
     record = known.record
-    wanted = ActorSettings(
-        servers=place.servers,
-        security=settings.config.kafka,
-        namespace=settings.config.namespace,
-        run=known.name,
-        agent=agent,
-        policy=policy,
-        wait_s=max(0.0, until - time.monotonic()),
-        cwd=Path.cwd(),
-        folder=known.path if record is not None and record.embedded else None,
-    )
-    stop = telling_stop(say, "behind the frame it is at")
-    # What a strategy prints is narration: stdout is for the summary.
-    with contextlib.redirect_stdout(WholeLines(sys.stderr)):
-        return await run_actor(wanted, _Console(quiet=quiet), stop)
+    async with served(serve, settings, place, quiet=quiet) as weights:
+        wanted = ActorSettings(
+            servers=place.servers,
+            security=settings.config.kafka,
+            namespace=settings.config.namespace,
+            run=known.name,
+            agent=agent,
+            policy=policy,
+            wait_s=max(0.0, until - time.monotonic()),
+            cwd=Path.cwd(),
+            folder=known.path if record is not None and record.embedded else None,
+            serve=weights,
+            runs_dir=known.path.parent,
+        )
+        stop = telling_stop(say, "behind the frame it is at")
+        # What a strategy prints is narration: stdout is for the summary.
+        with contextlib.redirect_stdout(WholeLines(sys.stderr)):
+            return await run_actor(wanted, _Console(quiet=quiet), stop)
 
 
 async def _find(settings: Resolved, until: float) -> tuple[KnownRun, BrokerPlace]:
@@ -198,5 +209,6 @@ app = single(
         "streambot actor --run mine --agent me --policy my_strategy.py:Mine --wait 60s",
         "streambot actor --run mine --agent me --bootstrap-servers kafka:9092 --json",
         "streambot actor --run my-training --bootstrap-servers kafka:9092",
+        "streambot actor --run mine --agent me --serve my-training",
     ),
 )

@@ -103,6 +103,7 @@ def actor_lines(summary: ActorSummary, *, width: int | None = None) -> list[str]
     )
     facts = [
         ("P&L", [money or "none"]),
+        *([("weights", [_weights(summary.weights)])] if summary.weights else []),
         (
             "orders",
             [
@@ -132,6 +133,12 @@ def actor_lines(summary: ActorSummary, *, width: int | None = None) -> list[str]
         "",
         *_labelled(facts, width),
     ]
+
+
+def _weights(used: list[int]) -> str:
+    if len(used) == 1:
+        return f"{used[0]:,} decided"
+    return f"{used[0]:,} to {used[-1]:,} decided, {count(len(used), 'sequence')} in all"
 
 
 def _labelled(facts: list[tuple[str, list[str]]], width: int | None) -> list[str]:

@@ -160,6 +160,7 @@ async def _work(
         rollup=rollup,
         wait_s=wait_s,
         cwd=Path.cwd(),
+        runs_dir=known.path.parent,
     )
     # What a strategy prints is narration: stdout is for the summary.
     with contextlib.redirect_stdout(WholeLines(sys.stderr)):

@@ -3,7 +3,7 @@
     fence -> what was answered -> ticks from the start, through the mirror -> answers -> END -> fills
 
 Nothing is kept between two lives: a restarted actor mirrors the run from its first frame, finds its
-answers on the log, and goes on where they end. The name of its transactions is fenced first, so that
+answers on the log, and goes on where they end. A policy that changes is told them, and gives them again. The name of its transactions is fenced first, so that
 what the log says by then is all that was ever answered under the agent's name. The engine's fills are
 compared whenever they come, and waited for at the end only.
 """
@@ -48,8 +48,10 @@ class ActorPlan(NamedTuple):
         agent: name that it answers under.
         owner: name of its transactions, so that one process fences the other; None: the log has none.
         topics: full name of every stream.
-        make_mirror: the mirror at the start; told what was sent before, in a free run.
+        make_mirror: the mirror at the start; told what was sent before, in a free run, or where it
+            recalls.
         acts_on: stream that the mirror needs beside the ticks: `orders`, `accepted`; None: none.
+        recalls: what decides may have changed since: it gives the answers on the log again.
     """
 
     who: TaskIdentity
@@ -58,6 +60,7 @@ class ActorPlan(NamedTuple):
     topics: Mapping[str, str]
     make_mirror: Callable[[Sent], Mirror]
     acts_on: str | None = None
+    recalls: bool = False
 
 
 class Sending(NamedTuple):
@@ -210,7 +213,7 @@ class ActorRunner:
         try:
             end = (await log.end_offsets(plan.topics["orders"]))[partition]
             on_arrival = plan.acts_on == "accepted"
-            sent = await self._sent(end) if on_arrival else Sent()
+            sent = await self._sent(end) if on_arrival or plan.recalls else Sent()
             found = (
                 None if on_arrival else
                 Found(log, plan.topics["orders"], partition, end, plan.agent)
@@ -233,7 +236,7 @@ class ActorRunner:
         return CommittingSink(await self._log.transactions(self._plan.owner))
 
     async def _sent(self, end: int) -> Sent:
-        """What was sent in a free run, and how far the engine is now."""
+        """What was sent; and in a free run, how far the engine is now."""
         plan, log, partition = self._plan, self._log, self._plan.who.partition
         lines = [
             line
@@ -242,7 +245,9 @@ class ActorRunner:
             )
             for line in lines_of(batch, plan.agent, partition)
         ]
-        last = await read_last(log, plan.topics["accepted"], partition)
+        last = None
+        if plan.acts_on == "accepted":
+            last = await read_last(log, plan.topics["accepted"], partition)
         return sent_of(lines, 0 if last is None else _frame_seq(last) + 1)
 
     async def _advance(self, opened: _Open) -> None:

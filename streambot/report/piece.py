@@ -122,6 +122,7 @@ class ActorSummary(msgspec.Struct, frozen=True, kw_only=True):
             instrument was on its way), `missed` (the market had gone on).
         compared: events of the engine that were those of the mirror; `unconfirmed`: events of the
             mirror that the engine has not had yet.
+        weights: sequences of the weights of a training that have decided, where it serves those.
     """
 
     schema: str = ACTOR_SCHEMA
@@ -154,6 +155,7 @@ class ActorSummary(msgspec.Struct, frozen=True, kw_only=True):
     ticks_per_s: float
     broker: str
     successor: str | None = None
+    weights: list[int] = []
 
 
 class ActorOutline(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -29,11 +30,13 @@ from streambot.report.piece import ActorOutline, ActorProgress, ActorSummary
 from streambot.report.summary import sum_slots
 from streambot.streams.patience import Patience
 from streambot.wiring.declaring import wait_for_declaration
+from streambot.wiring.following import Serving
 from streambot.wiring.lasting import persist, through_seeks
 from streambot.wiring.mirrors import actor_plan, agent_of
 from streambot.wiring.outcome import slot_totals
 from streambot.wiring.places import check_streams, open_lasting, runs_topic
 from streambot.wiring.policies import find_agent
+from streambot.wiring.served import kept_in
 from streambot.wiring.stopping import listening
 from streambot.wiring.supervision import first_failure, run_together
 from streambot.wiring.warmup import warm_up
@@ -41,6 +44,8 @@ from streambot.wiring.warmup import warm_up
 if TYPE_CHECKING:
     from streambot.engine.scripts import Script
     from streambot.processor.manifest import RunManifest
+    from streambot.processor.mirror_orders import Sent
+    from streambot.processor.task import TaskCore
     from streambot.wiring.places import Place
     from streambot.wiring.stopping import StopRequest
 
@@ -59,6 +64,8 @@ class ActorSettings(NamedTuple):
         folder: of a run whose broker lives and dies with it; None: the broker stays.
         strategies: makes what decides in a partition, instead of `policy`; one strategy for each of
             its instruments, in their order.
+        serve: weights of a training that decide, instead of `policy`.
+        runs_dir: where the run may keep the weights that its policy names.
     """
 
     servers: str
@@ -71,6 +78,8 @@ class ActorSettings(NamedTuple):
     cwd: Path
     folder: Path | None = None
     strategies: Callable[[Declared, int], StrategyFactory] | None = None
+    serve: Serving | None = None
+    runs_dir: Path = Path("runs")
 
     @property
     def topic(self) -> str:
@@ -209,6 +218,7 @@ class _Job:
                     declared, p, agent, self._agent(declared, p),
                     transactional=place.transactional,
                     eager=self._settings.strategies is not None,
+                    make_core=self._core(declared, p),
                 ),
                 place.log, executor, on_moved=self._patience.succeeded, reached=self._reached,
             )
@@ -226,15 +236,24 @@ class _Job:
         self._observer.progressed(self._progress())
         return all(ends)
 
-    def _agent(self, declared: Declared, partition: int) -> Script | StrategyFactory:
+    def _core(self, declared: Declared, partition: int) -> Callable[[Sent], TaskCore] | None:
+        serve = self._settings.serve
+        return None if serve is None else partial(serve.core, declared, partition)
+
+    def _agent(self, declared: Declared, partition: int) -> Script | StrategyFactory | None:
         settings = self._settings
+        if settings.serve is not None:
+            return None
         if settings.strategies is not None:
             return settings.strategies(declared, partition)
         manifest = declared.declaration.manifest
         own = manifest.policy if settings.policy is None else None
-        return find_agent(self._policy(manifest), folder=settings.cwd, run=own)
+        kept = None if own is None else kept_in(settings.runs_dir, manifest.run)
+        return find_agent(self._policy(manifest), folder=settings.cwd, run=own, kept=kept)
 
     def _policy(self, manifest: RunManifest) -> str:
+        if self._settings.serve is not None:
+            return self._settings.serve.label
         return self._settings.policy or manifest.policy.spec
 
     def _tell_plan(self, declared: Declared, agent: str) -> None:
@@ -314,6 +333,7 @@ class _Job:
             ticks_per_s=round(self._rate(totals.ticks), 1),
             broker=self._shown,
             successor=successor,
+            weights=[] if self._settings.serve is None else self._settings.serve.used,
         )
 
 

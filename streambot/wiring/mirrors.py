@@ -15,6 +15,8 @@ from streambot.processor.task import TaskCore
 from streambot.wiring.tasks import identity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streambot.processor.agents import StrategyFactory
     from streambot.processor.declaration import Declared
     from streambot.processor.manifest import RunManifest
@@ -55,15 +57,18 @@ def actor_plan(
     declared: Declared,
     partition: int,
     agent: str,
-    policy: Script | StrategyFactory,
+    policy: Script | StrategyFactory | None,
     *,
     transactional: bool,
     eager: bool = False,
+    make_core: Callable[[Sent], TaskCore] | None = None,
 ) -> ActorPlan:
     """What the actor of an agent does in one partition.
 
     Args:
         eager: the policy takes its time over every close: see `Asked`.
+        make_core: the mirror's core, told what was answered before, which it answers again; None:
+            one with `policy` inside, which answers the same whenever it is asked.
     """
     declaration, context, _ = declared
     manifest, topics = declaration.manifest, declaration.topics
@@ -73,7 +78,9 @@ def actor_plan(
     alone = manifest.agents == (agent,)
 
     def make_mirror(sent: Sent) -> Mirror:
-        core = TaskCore(manifest, partition, context, policy)
+        core = (
+            TaskCore(manifest, partition, context, policy) if make_core is None else make_core(sent)
+        )
         if manifest.free_run:
             orders = OnArrival(agent, where, sent)
             return Asked(who, core, agent, topics["ticks"], orders, eager=eager)
@@ -93,4 +100,5 @@ def actor_plan(
         topics=topics,
         make_mirror=make_mirror,
         acts_on="accepted" if manifest.free_run else None if alone else "orders",
+        recalls=make_core is not None,
     )

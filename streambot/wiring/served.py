@@ -69,6 +69,12 @@ def kept_by(spec: str, runs: Iterable[Path]) -> Path | None:
     return None
 
 
+def kept_in(runs_dir: Path, run: str) -> Path | None:
+    """Where a run keeps the weights that it has read; None: it has read none, or is not here."""
+    folder = runs_dir / run / KEPT
+    return folder if folder.is_dir() else None
+
+
 def put(taken: Path, run: Path) -> Path:
     """Keep a checkpoint in the folder of a run.
 

@@ -33,6 +33,7 @@ from streambot.wiring.lasting import persist, through_seeks
 from streambot.wiring.outcome import decider, slot_totals
 from streambot.wiring.places import check_streams, open_lasting, runs_topic
 from streambot.wiring.policies import find_agent
+from streambot.wiring.served import kept_in
 from streambot.wiring.stopping import listening
 from streambot.wiring.supervision import run_together
 from streambot.wiring.tasks import task_plan
@@ -74,6 +75,7 @@ class WorkerSettings(NamedTuple):
         rollup: keep the portfolio roll-up and the alerts beside the tasks.
         wait_s: how long a run that is not declared yet is waited for.
         cwd: what relative paths start from.
+        runs_dir: where the run may keep the weights that its policy names.
     """
 
     servers: str
@@ -85,6 +87,7 @@ class WorkerSettings(NamedTuple):
     rollup: bool
     wait_s: float
     cwd: Path
+    runs_dir: Path = Path("runs")
 
     @property
     def topic(self) -> str:
@@ -219,7 +222,8 @@ class _Job:
         if manifest.agents:
             return None
         policy = self._settings.policy or manifest.policy.spec
-        return find_agent(policy, folder=self._settings.cwd, run=manifest.policy)
+        kept = kept_in(self._settings.runs_dir, manifest.run)
+        return find_agent(policy, folder=self._settings.cwd, run=manifest.policy, kept=kept)
 
     async def _rollup(self, stack: AsyncExitStack, declared: Declared) -> RunningRollup:
         from streambot.adapters.faust_app import RollupSettings, alerts_running
