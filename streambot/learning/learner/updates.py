@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 _ROWS = 8_192
 """Observations that are valued at once: what lies between the layers stays in the cache."""
+MOST_WEIGHT = 2.0
+"""What an action counts at most that the policy takes more often by now than when it acted."""
 MEASURES = (
     "policy_loss", "value_loss", "entropy", "kl", "clipped", "gate_entropy", "gradient_norm",
 )  # fmt: skip
@@ -137,6 +139,18 @@ class FragmentLearner(TorchLearner):  # type: ignore[misc]
                 self.policy.compute_values({Columns.OBS: some}) for some in torch.split(obs, _ROWS)
             ])  # fmt: skip
 
+    def log_prob(self, obs: Tensor, mask: Tensor, action: Tensor) -> Tensor:
+        """Of actions [R], by the policy as it is now, without a gradient, [R]."""
+        cut = [torch.split(column, _ROWS) for column in (obs, mask, action)]
+        with torch.no_grad():
+            return torch.cat([taken(self._said(o, m), a) for o, m, a in zip(*cut, strict=True)])
+
+    def _said(self, obs: Tensor, mask: Tensor) -> Tensor:
+        said: Tensor = self.policy.forward_train({Columns.OBS: obs, MASK: mask})[
+            Columns.ACTION_DIST_INPUTS
+        ]
+        return said
+
     def _minibatches(self, columns: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         """All epochs; what is in them is a view of what was shuffled once."""
         (rows, *_) = (len(column) for column in columns.values())
@@ -151,7 +165,7 @@ class FragmentLearner(TorchLearner):  # type: ignore[misc]
     def measure(
         self, log_probs: Tensor, batch: dict[str, Any], valid: Tensor | None = None, **more: Tensor
     ) -> None:
-        """Keep what is said of a gradient, and how far the policy is from the one that acted.
+        """Keep what is said of a gradient, and how far the policy is from the one its ratios are to.
 
         Args:
             log_probs: of all actions, now, [..., A].
@@ -210,19 +224,28 @@ class PPOFragmentLearner(FragmentLearner, PPOTorchLearner):  # type: ignore[misc
     """RLlib's PPO, with the loss of `agents.losses`: the same surrogate, values, entropy and balance."""
 
     def columns(self, steps: Tensors) -> dict[str, Tensor]:
-        """Steps, each with its advantage (of mean 0 and deviation 1 over all) and its return."""
+        """Steps, each with its return and its advantage, of mean 0 and deviation 1 before it is weighed.
+
+        The policy is moved away from the one that it is now, not from the one that acted: a clip around
+        that one, which is some updates old, would leave each update only what those before it have not
+        used up. What acted comes in as the weight of a step (Hilton et al. 2022, "Batch size-invariance
+        for policy optimization"); where it is no older the weights are 1, and this is PPO.
+        """
         learn, grid = self.learn, Grid.of(steps.lengths)
         v_t = self.values(steps.obs)[grid.seen]
         discount_t = learn.gamma * (1.0 - (grid.last & steps.terminated).to(v_t.dtype))
         cut_t = (grid.last | ~grid.valid).to(v_t.dtype)
         a_t = gae(steps.reward[grid.done], v_t[:-1], v_t[1:], discount_t, cut_t, learn.lam)
         seen = grid.flat(grid.seen[:-1])
+        obs, mask = steps.obs.index_select(0, seen), steps.mask.index_select(0, seen)
+        log_prob = self.log_prob(obs, mask, steps.action)
+        weight = (log_prob - steps.log_prob).exp().clamp(max=MOST_WEIGHT)
         return {
-            Columns.OBS: steps.obs.index_select(0, seen),
-            MASK: steps.mask.index_select(0, seen),
+            Columns.OBS: obs,
+            MASK: mask,
             Columns.ACTIONS: steps.action,
-            Columns.ACTION_LOGP: steps.log_prob,
-            Postprocessing.ADVANTAGES: normalised(grid.flat(a_t)),
+            Columns.ACTION_LOGP: log_prob,
+            Postprocessing.ADVANTAGES: normalised(grid.flat(a_t)) * weight,
             Postprocessing.VALUE_TARGETS: grid.flat(a_t + v_t[:-1]),
         }
 

@@ -212,6 +212,7 @@ def test_batch_and_loss_are_those_of_rllib_s_own_way(kind: type[PPOAgent]) -> No
     agent = kind(config)
     algorithm = stream_ppo(agent, batch=N * T)
     algorithm.update(*Market(agent, lambda: 0).take(N * T))  # values and policy are not as begun
+    algorithm.fetch(agent)
     fragments, rewards = ragged(agent)
     learner = algorithm.learner_group._learner
     learner._turn = Turn(0, 0.0, 1)
@@ -219,8 +220,10 @@ def test_batch_and_loss_are_those_of_rllib_s_own_way(kind: type[PPOAgent]) -> No
     (steps,) = shares(fragments, rewards, 1)
     ours = learner.columns(Tensors.of(steps, learner.device))
     assert len(ours["actions"]) == sum(f.head.steps for f in fragments)
-    for name in ("obs", "actions", "action_logp"):
+    for name in ("obs", "actions"):
         assert torch.equal(ours[name].to(theirs[name].dtype), theirs[name]), name
+    # RLlib takes what was said when it was acted; said again it is the same but for rounding.
+    torch.testing.assert_close(ours["action_logp"], theirs["action_logp"], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(ours["value_targets"], theirs["value_targets"], atol=1e-5, rtol=1e-5)
     # RLlib's mean and deviation are over the rows too that it has added behind every episode.
     centred = theirs["advantages"] - theirs["advantages"].mean()
@@ -242,6 +245,44 @@ def test_batch_and_loss_are_those_of_rllib_s_own_way(kind: type[PPOAgent]) -> No
         slopes.append([loss.detach(), *(p.grad for p in learner.policy.parameters())])
     for mine, its in zip(*slopes, strict=True):
         torch.testing.assert_close(mine, its, atol=1e-5, rtol=1e-4)
+    algorithm.stop()
+
+
+@pytest.mark.usefixtures("ray")
+@pytest.mark.parametrize("kind", [MoEAgent, PPOAgent])
+def test_an_update_moves_away_from_the_policy_of_now(kind: type[PPOAgent]) -> None:
+    """However far the one that acted is: it weighs the steps, and is not what the clip is around."""
+    from streambot.learning.learner.algorithm import stream_ppo
+    from streambot.learning.learner.columns import Tensors, shares
+    from streambot.learning.learner.updates import MOST_WEIGHT
+
+    acted = kind(CONFIG)
+    fragments, rewards = ragged(acted)
+    once = msgspec.structs.replace(CONFIG.learn, epochs=1, minibatch=N * T, lr=1e-2)
+    now = kind(msgspec.structs.replace(CONFIG, seed=5, learn=once))
+    algorithm = stream_ppo(now, batch=N * T)
+    for _ in range(30):
+        algorithm.update(*Market(now, lambda: 0).take(N * T))
+        algorithm.fetch(now)
+    learner = algorithm.learner_group._learner
+    steps = Tensors.of(shares(fragments, rewards, 1)[0], learner.device)
+    found = learner.columns(steps)
+    with torch.no_grad():
+        said = now.log_probs(found["obs"], found["mask"])
+    log_prob = said.gather(-1, found["actions"].unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(found["action_logp"], log_prob, atol=1e-5, rtol=1e-5)
+    ratio = (log_prob - steps.log_prob).exp()
+    assert ratio.max() > MOST_WEIGHT
+    assert ratio.min() < 0.5
+    new = learner.columns(steps._replace(log_prob=found["action_logp"]))
+    torch.testing.assert_close(
+        found["advantages"], new["advantages"] * ratio.clamp(max=MOST_WEIGHT), atol=1e-5, rtol=1e-4
+    )
+    assert torch.equal(found["value_targets"], new["value_targets"])
+    measured = algorithm.update(fragments, rewards)
+    assert measured["clipped"] == 0, "the only gradient begins where the policy is"
+    assert measured["kl"] == pytest.approx(0, abs=1e-6)
+    assert measured["gradient_norm"] > 0
     algorithm.stop()
 
 
