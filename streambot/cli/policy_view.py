@@ -181,7 +181,7 @@ def show_lines(one: Listed, pins: Sequence[int], width: int | None) -> list[str]
             f"{agent.features} numbers, {agent.actions} actions",
             f"layout {agent.layout}",
         ],
-        "env": [f"{name} {_value(value)}" for name, value in head.env.items()],
+        "env": [f"{name} {_value(value)}" for name, value in head.env.items()] or ["as by default"],
         "trained on": [
             few([part for part in about.get("instruments", "").split(",") if part], 12),
             *([f"bars of {about['timeframes']}"] if about.get("timeframes") else []),

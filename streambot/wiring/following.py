@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.5
 """How long newer weights are waited for at a time."""
+TELL_S = 5.0
+"""Of weights that change faster, the last ones are told."""
 PAUSES_S = (1.0, 2.0, 5.0, 10.0)
 """Between two looks for a stream that went away; the last one again and again."""
 
@@ -114,23 +116,56 @@ async def serving(
         if shelf is None:
             raise TopicError(f"training {name.training} is declared no more", where=found.topic)
         record = asked_of(shelf, name.sequence).value
-    loop = asyncio.get_running_loop()
-
-    def taken(now: int, before: int) -> None:
-        text = f"weights {now:,} of {name.training} decide from here on, before: {before:,}"
-        loop.call_soon_threadsafe(told, text)
-
+    changes = _Changes(name.training, told)
     weights = decode_weights(record, layout=shelf.training.layout)
-    supply = await asyncio.to_thread(Supply, weights, shelf.training.topics[POLICY], taken)
+    supply = await asyncio.to_thread(Supply, weights, shelf.training.topics[POLICY], changes.taken)
     follower = _Follower(name.training, brokers, by, supply, told, warned)
     following = None if name.sequence is not None else asyncio.create_task(follower.run())
     try:
         yield Serving(name, supply)
     finally:
+        changes.close()
         if following is not None:
             following.cancel()
             with suppress(asyncio.CancelledError):
                 await following
+
+
+class _Changes:
+    """Tells that other weights decide: at once, then what came of it since, every so often."""
+
+    def __init__(self, name: str, told: Callable[[str], None]) -> None:
+        self._name, self._told = name, told
+        self._loop = asyncio.get_running_loop()
+        self._quiet: asyncio.TimerHandle | None = None
+        self._last: int | None = None
+        self._untold: int | None = None
+
+    def taken(self, now: int, before: int) -> None:
+        """Other weights have decided. Called from any thread."""
+        self._loop.call_soon_threadsafe(self._take, now, before)
+
+    def close(self) -> None:
+        """Tell what is untold."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._over()
+
+    def _take(self, now: int, before: int) -> None:
+        if self._last is None:
+            self._last = before
+        self._untold = max(now, self._untold or 0)
+        if self._quiet is None:
+            self._over()
+
+    def _over(self) -> None:
+        self._quiet = None
+        if self._untold is not None:
+            self._told(
+                f"weights {self._untold:,} of {self._name} decide from here on, before: {self._last:,}"
+            )
+            self._last, self._untold = self._untold, None
+            self._quiet = self._loop.call_later(TELL_S, self._over)
 
 
 class _Follower:

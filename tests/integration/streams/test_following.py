@@ -130,3 +130,27 @@ async def test_pinned_weights_are_not_followed(tmp_path: Path) -> None:
     async with rig.serve() as found:
         assert found.label == "moe-1@newest"
     await rig.broker.stop()
+
+
+async def test_weights_that_change_fast_are_told_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first change at once, the last one in any case."""
+    monkeypatch.setattr("streambot.wiring.following.TELL_S", 0.2)
+    rig = Rig(tmp_path)
+    await rig.broker.start()
+    await rig.do(lambda log: trained(log, 1))
+    async with rig.serve(1) as found:
+        supply = found._supply
+        supply.note(1)
+        for sequence in range(2, 100):
+            supply.note(sequence)
+        await until(lambda: len(rig.told) == 2)
+        assert rig.told == [
+            "weights 2 of moe-1 decide from here on, before: 1",
+            "weights 99 of moe-1 decide from here on, before: 2",
+        ]
+        supply.note(100)
+        await asyncio.sleep(0.01)
+    assert rig.told[2:] == ["weights 100 of moe-1 decide from here on, before: 99"]
+    await rig.broker.stop()
