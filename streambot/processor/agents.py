@@ -53,7 +53,9 @@ def load_agent(spec: str, *, folder: Path) -> Script | Callable[[], Strategy]:
         raise ConfigError(
             f"there is no policy `{spec}`",
             where="--policy",
-            hint=did_you_mean(spec, [*SCRIPTS, "path.py:Class", "the folder of a checkpoint"]),
+            hint=did_you_mean(
+                spec, [*SCRIPTS, "path.py:Class", "the folder of a checkpoint", "TRAINING@newest"]
+            ),
         )
     loaded = _from_file(module, folder) if module.endswith(".py") else _from_package(module)
     found = getattr(loaded, name, None)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("torch")
+
 from streambot.agents.checkpoint import read_head
 from streambot.learning.serving import keep
 from tests.integration.cli.conftest import Ended, Run, Start, end, wait_for
