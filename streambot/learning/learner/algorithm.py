@@ -31,8 +31,10 @@ from ray.rllib.utils.metrics import (
 
 from streambot.agents.memory import part_of
 from streambot.domain.errors import DataError
+from streambot.learning.learner.cluster import own_folder, stops_with_ray
 from streambot.learning.learner.columns import Steps, shares
-from streambot.learning.learner.faults import explained
+from streambot.learning.learner.faults import check_whole, explained
+from streambot.learning.learner.meeting import met_in
 from streambot.learning.learner.module import PolicyModule, model_config, spaces_of
 from streambot.learning.learner.updates import MEASURES, FragmentLearner, PPOFragmentLearner, Turn
 
@@ -90,6 +92,7 @@ class StreamAlgorithm:
     trained_steps = 0
     minibatch = 1
     _results: list[Any]
+    _stopped = False
     # Of RLlib's `Algorithm`.
     config: Any
     metrics: Any
@@ -98,6 +101,12 @@ class StreamAlgorithm:
     def _setup_logdir(self) -> None:
         """Ray would make a folder in the user's home for every algorithm; nothing is written to it."""
         self._logdir = tempfile.gettempdir()
+
+    def stop(self) -> None:
+        """Give back what Ray lent; again, nothing."""
+        if not self._stopped:
+            self._stopped = True
+            super().stop()  # type: ignore[misc]  # of RLlib's `Algorithm`
 
     def training_step(self) -> None:
         """One update, if there is experience for one; in RLlib's metrics, which `train` sums up."""
@@ -137,10 +146,11 @@ class StreamAlgorithm:
                 f"{steps} steps for {self.learners} learners",
                 hint="larger batches, or fewer learners",
             )
-        self.trained_steps += steps
         with explained(self.learner_group):
+            check_whole(self.learner_group)
             self._results = self._learn(shares(fragments, rewards, self.learners), steps, progress)
         self.updates += 1
+        self.trained_steps += steps
         said = [result[DEFAULT_MODULE_ID] for result in self._results]
         found = {
             name: fmean(float(of_one[name].peek()) for of_one in said)
@@ -157,11 +167,13 @@ class StreamAlgorithm:
     def _learn(self, parts: list[Steps], steps: int, progress: float) -> list[Any]:
         turn = Turn(self.updates, progress, self.minibatches(parts, steps))
         data = {"batches": parts} if self.config.num_learners else {"batch": parts[0]}
-        lifetime = {
-            NUM_ENV_STEPS_SAMPLED_LIFETIME: self.trained_steps,
-            NUM_ENV_STEPS_TRAINED_LIFETIME: self.trained_steps,
-        }
-        results: list[Any] = self.learner_group.update(**data, timesteps=lifetime, turn=turn)
+        all_steps = self.trained_steps + steps
+        results: list[Any] = self.learner_group.update(
+            **data, turn=turn,
+            timesteps={
+                NUM_ENV_STEPS_SAMPLED_LIFETIME: all_steps, NUM_ENV_STEPS_TRAINED_LIFETIME: all_steps
+            },
+        )  # fmt: skip
         return results
 
     def minibatches(self, parts: list[Steps], steps: int) -> int:
@@ -207,8 +219,9 @@ class StreamAlgorithm:
         Raises:
             ConfigError: a learner has died.
         """
-        with explained(self.learner_group):
-            group = self.learner_group
+        group = self.learner_group
+        with explained(group):
+            check_whole(group)
             first = [0] if only_first and group.is_remote else None
             results = list(group.foreach_learner(function, remote_actor_ids=first))
             for result in results:
@@ -241,7 +254,8 @@ def configured(
     return (
         config.environment(NoEnvironment, env_config={"spaces": spaces_of(agent.config)})
         .framework("torch")
-        .debugging(seed=agent.config.seed, log_level="ERROR")
+        # It would tell of its new interface, and of a learner that died what `faults` tells.
+        .debugging(seed=agent.config.seed, log_level="CRITICAL")
         .env_runners(num_env_runners=0, num_envs_per_env_runner=1, rollout_fragment_length=1)
         .learners(num_learners=learners, num_gpus_per_learner=gpus, learner_class=learner)
         .rl_module(
@@ -267,9 +281,10 @@ def built(config: AlgorithmConfig, agent: PPOAgent) -> Any:  # noqa: ANN401  # o
     Raises:
         ConfigError: its learners do not start.
     """
-    logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # which would tell of its new interface
-    with explained():
+    logging.getLogger("ray.rllib").setLevel(logging.CRITICAL)
+    with explained(), met_in(own_folder()):
         algorithm = config.build_algo()
+    stops_with_ray(algorithm)
     algorithm.minibatch = agent.config.learn.minibatch
     algorithm.give(agent)
     return algorithm

@@ -22,14 +22,16 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+import weakref
+from contextlib import ExitStack, contextmanager, suppress
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import ray
 import torch
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader
 
 from streambot.domain.errors import ConfigError
@@ -41,6 +43,11 @@ LOOPBACK = "127.0.0.1"
 _LOCAL_HOSTS = frozenset({LOOPBACK, "localhost", "::1", "[::1]"})
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Off, Ray calls this machine 127.0.0.1 whatever its network says, and listens there alone."""
+_LOOPBACK_NAME = "lo" if sys.platform == "linux" else "lo0"
+_ALONE = {
+    _CLUSTERS: "0", "GLOO_SOCKET_IFNAME": _LOOPBACK_NAME, "NCCL_SOCKET_IFNAME": _LOOPBACK_NAME,
+}  # fmt: skip
+"""Of a Ray of this machine alone: where it listens, and where torch's processes talk."""
 _STORE_BYTES = 128 << 20
 """Of Ray's store, and the same again for every learner; it takes what it holds."""
 _SOCKET_PATH = 107
@@ -68,26 +75,58 @@ def ray_here(address: str | None = None, learners: int = 0, gpus: float = 0) -> 
     Raises:
         ConfigError: there is no Ray, or no room in it. Within about a minute.
     """
+    own = address in {None, "", "local"}
+    if own or not learners:
+        _check_cards(learners, gpus)
     with ExitStack() as stack:
         if not ray.is_initialized():
-            if address in {None, "", "local"}:
-                stack.enter_context(_own(learners, gpus))
-            else:
-                stack.enter_context(_there(str(address)))
+            stack.enter_context(_own(learners, gpus) if own else _there(str(address)))
         _check_room(learners, gpus)
         yield
+
+
+_USERS: weakref.WeakSet[Stops] = weakref.WeakSet()
+_FOLDERS: list[Path] = []
+
+
+class Stops(Protocol):
+    """What uses Ray until it is stopped; stopping it again does nothing."""
+
+    def stop(self) -> None:
+        """Give everything back."""
+
+
+def stops_with_ray(user: Stops) -> None:
+    """Stop it before Ray ends: RLlib's learners would start another Ray to say farewell to."""
+    _USERS.add(user)
+
+
+def own_folder() -> Path | None:
+    """That of this process's own Ray, which only this user can read; None: it uses another's."""
+    return _FOLDERS[-1] if _FOLDERS else None
+
+
+def _end(*, wait: bool) -> None:
+    try:
+        for user in list(_USERS):
+            # Whatever it cannot give back any more, because it is gone, goes with Ray.
+            with suppress(Exception):
+                user.stop()
+    finally:
+        _USERS.clear()
+        ray.shutdown(wait_for_processes=wait)
 
 
 @contextmanager
 def _own(learners: int, gpus: float) -> Iterator[None]:
     """A Ray of this process, and a folder for it; both end with it."""
-    _check_cards(learners, gpus)
     folder = _folder()
+    _FOLDERS.append(folder)
     token = {} if _has_token() else {"RAY_AUTH_TOKEN_PATH": str(folder / "token")}
     try:
         for path in token.values():
             _write_privately(Path(path), secrets.token_hex(32))
-        with _environment({_CLUSTERS: "0"} | token), _loopback():
+        with _environment(_ALONE | token), _loopback():
             # Whatever token was read before is not the one that Ray's processes will be told of.
             AuthenticationTokenLoader.instance().reset_cache()
             try:
@@ -99,9 +138,10 @@ def _own(learners: int, gpus: float) -> Iterator[None]:
                 )  # fmt: skip
                 yield
             finally:
-                ray.shutdown(wait_for_processes=True)
+                _end(wait=True)
                 AuthenticationTokenLoader.instance().reset_cache()
     finally:
+        _FOLDERS.remove(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -125,7 +165,7 @@ def _there(address: str) -> Iterator[None]:
             _begin(address, address)
             yield
         finally:
-            ray.shutdown()
+            _end(wait=False)
 
 
 def _begin(where: str, address: str, **settings: object) -> None:
@@ -134,7 +174,7 @@ def _begin(where: str, address: str, **settings: object) -> None:
     Raises:
         ConfigError: it does not work, in the words of Ray.
     """
-    with _signals_kept():
+    with _signals_kept(), _deaf():
         try:
             ray.init(
                 address, log_to_driver=False, logging_level=logging.ERROR, **settings
@@ -230,7 +270,7 @@ def _write_privately(path: Path, text: str) -> None:
 def _environment(changes: Mapping[str, str]) -> Iterator[None]:
     """Variables that Ray reads in this process and hands to its own; put back after."""
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    ours = ("RAY_AUTH_MODE", "RAY_CLIENT_MODE")  # Ray sets them
+    ours = ("RAY_AUTH_MODE", "RAY_CLIENT_MODE", "PYTHONBREAKPOINT")  # Ray sets them
     changes = quiet | dict(changes)
     before = {name: os.environ.get(name) for name in (*changes, *ours)}
     os.environ.update(changes)
@@ -253,6 +293,17 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ray would print what it hears of processes that died, on stdout; `faults` tells it."""
+    before = ray_worker.listen_error_messages
+    ray_worker.listen_error_messages = lambda *_: None
+    try:
+        yield
+    finally:
+        ray_worker.listen_error_messages = before
 
 
 @contextmanager

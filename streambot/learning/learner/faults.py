@@ -69,17 +69,30 @@ def _told(cause: Exception, group: Any) -> StreambotError | None:  # noqa: ANN40
             hint=f"a smaller batch, or a larger /dev/shm and disk; {BEFORE}",
         )  # fmt: skip
     if isinstance(cause, (RayActorError, WorkerCrashedError)) or _one_is_dead(group):
-        return ConfigError(
-            f"a learner has died: {_first_line(cause)}", where=WHERE,
-            hint="was it killed for its memory (`dmesg`)? a smaller batch, or fewer learners; "
-            f"{BEFORE}",
-        )  # fmt: skip
+        return _death(_first_line(cause) if isinstance(cause, RayError) else "the others miss it")
     if isinstance(cause, RayError) and not isinstance(cause, RayTaskError):
         return ConfigError(
             f"Ray does not work any more: {_first_line(cause)}", where=WHERE,
             hint=f"is its cluster running (`ray status`)? {BEFORE}",
         )  # fmt: skip
     return None
+
+
+def _death(why: str) -> ConfigError:
+    return ConfigError(
+        f"a learner has died: {why}", where=WHERE,
+        hint=f"was it killed for its memory (`dmesg`)? a smaller batch, or fewer learners; {BEFORE}",
+    )  # fmt: skip
+
+
+def check_whole(group: Any) -> None:  # noqa: ANN401
+    """RLlib asks those that live, and says nothing of the others.
+
+    Raises:
+        ConfigError: a learner has died.
+    """
+    if _one_is_dead(group):
+        raise _death("RLlib goes on without it")
 
 
 def _is_memory(cause: Exception) -> bool:

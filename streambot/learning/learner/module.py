@@ -65,9 +65,13 @@ class PolicyModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
         return torch.autocast(device.type, self.mixed, enabled=self.mixed is not None)
 
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
+        return self.said(self.network, batch)
+
+    def said(self, network: torch.nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
+        """What a network says of a batch, in RLlib's words; a mixture its gate too."""
         obs = batch[Columns.OBS]
         with self._precision(obs.device):
-            said = self.network(obs, batch[MASK])
+            said = network(obs, batch[MASK])
         if isinstance(said, Tensor):
             return {Columns.ACTION_DIST_INPUTS: said.float()}
         return {

@@ -16,6 +16,7 @@ pytest.importorskip("ray")
 from streambot.agents.batch import LearnConfig  # noqa: E402
 from streambot.agents.moe import MoEAgent  # noqa: E402
 from streambot.agents.ppo import AgentConfig, PPOAgent  # noqa: E402
+from streambot.domain.errors import ConfigError  # noqa: E402
 from streambot.streams.fragment import Fragment, FragmentHead  # noqa: E402
 from tests.conftest import SEED  # noqa: E402
 
@@ -332,4 +333,42 @@ def test_schedules_follow_the_progress_of_the_training() -> None:
             any(not torch.equal(before[n], v) for n, v in fetched.critic.state_dict().items())
         )
     assert moved == [True, False]
+    algorithm.stop()
+
+
+def _grows() -> None:
+    torch.empty(1 << 60)
+
+
+def _no_card() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+
+
+def _full() -> None:
+    raise MemoryError
+
+
+def _wrong() -> None:
+    raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+@pytest.mark.usefixtures("ray")
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [(_grows, "memory ran out"), (_full, "memory ran out"), (_no_card, "the GPU has no memory"), (_wrong, None)],
+)  # fmt: skip
+def test_memory_that_runs_out_is_said_in_a_line_and_a_bug_stays_one(
+    fails: Any, told: str | None
+) -> None:
+    from streambot.learning.learner.algorithm import stream_ppo
+
+    agent = PPOAgent(CONFIG)
+    algorithm = stream_ppo(agent, batch=N * T)
+    algorithm.learner_group._learner.columns = lambda _: fails()
+    batch = Market(agent, lambda: 0).take(N * T)
+    with pytest.raises(ConfigError if told else RuntimeError, match=told) as raised:
+        algorithm.update(*batch)
+    if told:
+        assert "\n" not in raised.value.message
+        assert "batch" in raised.value.hint
     algorithm.stop()
