@@ -85,7 +85,7 @@ def actor(
     one_thread_a_slot()
     until = time.monotonic() + wait_s
     known, place = asyncio.run(_find(settings, until))
-    if asyncio.run(is_training(settings, known, place)):
+    if asyncio.run(is_training(settings, known, place, until)):
         check_own_weights(serve, known)
         act_in_training(
             settings, known, place, agent, policy, until - time.monotonic(), quiet=quiet,

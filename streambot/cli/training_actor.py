@@ -23,18 +23,32 @@ if TYPE_CHECKING:
     from streambot.learning.actor import Acted
     from streambot.learning.declaration import Training
 
+_LOOK_S = 0.5
 
-async def is_training(settings: Resolved, known: KnownRun, place: BrokerPlace) -> bool:
-    """Is it a training that is meant, and no run?"""
+
+async def is_training(
+    settings: Resolved, known: KnownRun, place: BrokerPlace, until: float
+) -> bool:
+    """Is it a training that is meant, and no run?
+
+    Args:
+        until: one that is not declared yet is waited for, in monotonic time: only then it shows
+            which of the two it is.
+    """
     if known.record is not None:
         return known.record.kind == "training"
+    from streambot.cli.declared import read_on_log
     from streambot.cli.which_broker import open_broker
     from streambot.learning.declaration import read_training
     from streambot.wiring.places import runs_topic
 
     topic = runs_topic(settings.config.namespace, known.name, Path.cwd())
     async with open_broker(place, settings.config.kafka) as log:
-        return await read_training(log, topic) is not None
+        while await read_training(log, topic) is None:
+            if time.monotonic() >= until or await read_on_log(log, topic) is not None:
+                return False
+            await asyncio.sleep(_LOOK_S)
+    return True
 
 
 def act_in_training(

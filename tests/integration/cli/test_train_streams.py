@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,10 @@ SMALL = (
 
 def objects(out: str) -> list[dict]:
     return [json.loads(line) for line in out.splitlines()]
+
+
+NOISE = ("Traceback", "never retrieved", "nclosed", "was destroyed", "aiokafka", "raylet", "(pid=")
+"""Of libraries: nobody should read it, whatever died."""
 
 
 def pids(folder: Path) -> list[int]:
@@ -84,3 +89,34 @@ def test_trains_stops_and_goes_on(start: Start, run: Run, tmp_path: Path) -> Non
     local = run("train", "--local", "--resume", "policies/moe-1")
     assert local.code == 2
     assert "was begun with `train`" in local.err
+
+
+@pytest.mark.timeout(300)
+def test_a_broker_that_dies_is_5_and_the_training_can_go_on(
+    start: Start, run: Run, tmp_path: Path
+) -> None:
+    """Nothing of what was learnt is lost, one line says so, and nothing else stands there."""
+    first = start(*SMALL, "--updates", "5000", "--run", "one", "--json")
+    assert first.stdout is not None
+    for _ in range(3):
+        first.stdout.readline()
+    children = subprocess.run(
+        ["ps", "-o", "pid=,comm=", "--ppid", str(first.pid)],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    (broker,) = (int(line.split()[0]) for line in children if "tansu" in line)
+    os.kill(broker, signal.SIGKILL)
+    ended = end(first)
+    assert ended.code == 5, ended.err
+    (error,) = (line for line in ended.err.splitlines() if line.startswith("error: "))
+    assert "the embedded broker was killed" in error
+    assert "warning: the policy as it was before is kept: --resume policies/moe-1" in ended.err
+    assert [word for word in NOISE if word in ended.err] == [], ended.err
+    assert "started again" not in ended.err, "actors end with their broker: that is no accident"
+    assert pids(tmp_path / "runs" / "one") == []
+    told = objects(ended.out)[-1]["update"] if ended.out else 3
+    kept = int(load_policy(tmp_path / "policies" / "moe-1").head.progress["updates"])
+    assert kept in {told, told + 1}
+    again = run("train", "--resume", "policies/moe-1", "--updates", str(kept + 2))
+    assert again.code == 0, again.err
+    assert f"{kept + 2:,} updates" in again.out
