@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 ALONE = """
-import json, os, signal
+import json, os, signal, time
 import psutil
 from streambot.learning.learner import cluster
 
@@ -39,7 +39,9 @@ with cluster.ray_here():
     import ray
     assert ray.get(ray.put(1)) == 1
     signal.raise_signal(signal.SIGTERM)
-    signal.raise_signal(signal.SIGINT)
+    os.killpg(0, signal.SIGINT)  # as Ctrl-C: to all that belong to it
+    time.sleep(0.5)
+    assert ray.get(ray.put(2)) == 2
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     listening = [c.laddr.ip for p in family for c in p.net_connections() if c.status == "LISTEN"]
     folder = os.path.dirname(os.environ["RAY_AUTH_TOKEN_PATH"])
@@ -90,7 +92,7 @@ def test_a_ray_of_its_own_is_alone_quiet_and_gone_afterwards(
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ALONE], env=environment, capture_output=True, text=True, timeout=120,
-        check=False,
+        check=False, start_new_session=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
