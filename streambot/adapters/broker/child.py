@@ -170,7 +170,7 @@ class ChildProcess:
             await asyncio.sleep(every_s)
 
     async def ended(self, limit_s: float) -> bool:
-        """Wait until it has ended by itself; False after `limit_s`."""
+        """Wait until it has ended, by itself or because of `stop`; False after `limit_s`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._ended.wait()
@@ -185,6 +185,7 @@ class ChildProcess:
                 await self.ended(grace_s)
             self._kill()
             atexit.unregister(self._kill)
+            self._ended.set()  # who watches it may not get to say so
         await self._unwatch()
 
     async def release(self) -> None:
