@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Meta
 
 from streambot.agents.ppo import PPOAgent
-from streambot.domain.errors import DataError, StreambotError, UsageError
+from streambot.domain.errors import BrokerError, DataError, StreambotError, UsageError
 from streambot.domain.kafka_settings import KafkaSecurity
 from streambot.env.settings import make_config
 from streambot.learning.declaration import EXPERIENCE, State, Training, declare_training
@@ -69,7 +69,7 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     actors: Annotated[int, Meta(ge=0, le=256)] = 2
-    algorithm: Literal["ppo"] = "ppo"
+    algorithm: Literal["ppo", "appo"] = "ppo"
     learners: Annotated[int, Meta(ge=0, le=64)] = 0
     gpus: Annotated[float, Meta(ge=0, le=64)] = 0.0
 
@@ -179,8 +179,11 @@ def make_learns(request: TrainingRequest, agent: PPOAgent, batch: int) -> Learns
         StreambotError: it cannot be made.
     """
     from streambot.learning.learner.algorithm import stream_ppo
+    from streambot.learning.learner.appo import stream_appo
 
     settings = stream_settings(request)
+    if settings.algorithm == "appo":
+        return stream_appo(agent, batch=batch, learners=settings.learners, gpus=settings.gpus)
     return stream_ppo(agent, batch=batch, learners=settings.learners, gpus=settings.gpus)
 
 
@@ -275,7 +278,7 @@ class _Going:
             training.training, self._place.address, where.namespace, where.runs_dir, where.config,
             self._folder.path / "actors", where.cwd,
         )  # fmt: skip
-        self._actors = pool = ActorProcesses(command, actors, self._watching.warned)
+        self._actors = pool = ActorProcesses(command, actors, self._watching.warned, self._orphaned)
         async with asyncio.TaskGroup() as group:
             keeping = group.create_task(pool.run(), name="actors")
             try:
@@ -284,6 +287,19 @@ class _Going:
                 await pool.stop()
             await keeping
         return bool(complete)
+
+    def _orphaned(self) -> bool:
+        """The broker that lives and dies with this process is gone."""
+        from streambot.adapters.kafka import KafkaLog
+
+        place = self._place
+        if not (place.embedded and isinstance(place.log, KafkaLog)):
+            return False
+        try:
+            place.log.check()
+        except BrokerError:
+            return True
+        return False
 
     def _declared(self, name: str, topics: dict[str, str], rollout: int) -> Training:
         job = self._job

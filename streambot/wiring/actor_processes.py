@@ -2,7 +2,8 @@
 
 An actor that ends is a new life when it comes back: nothing waits for it meanwhile, and what it had
 not published is nobody's. One that dies again and again, soon after its start, is given up; where all
-are, the training ends with what the last one said.
+are, the training ends with what the last one said. Where their broker is gone, they end because of
+it, and whoever owns it tells that.
 """
 
 from __future__ import annotations
@@ -68,16 +69,23 @@ class ActorProcesses:
         command: how they are started.
         count: of them.
         warned: told of every death.
+        orphaned: True once the broker that they need is gone for good.
 
     Attributes:
         restarts: so far.
     """
 
-    def __init__(self, command: ActorCommand, count: int, warned: Callable[[str], None]) -> None:
-        self._command, self._warned = command, warned
+    def __init__(
+        self,
+        command: ActorCommand,
+        count: int,
+        warned: Callable[[str], None],
+        orphaned: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._command, self._warned, self._orphaned = command, warned, orphaned
         self._names = [f"a{number}" for number in range(1, count + 1)]
         self._living: dict[str, ChildProcess] = {}
-        self._stopping = False
+        self._stopping, self._stop = False, asyncio.Event()
         self.restarts = 0
 
     @property
@@ -99,6 +107,7 @@ class ActorProcesses:
     async def stop(self) -> None:
         """Ask all to end, and after a moment make them end."""
         self._stopping = True
+        self._stop.set()
         await asyncio.gather(*(child.stop(GRACE_S) for child in self._living.values()))
 
     async def _keep(self, name: str) -> BrokerError | None:
@@ -115,6 +124,9 @@ class ActorProcesses:
             if code is not None and code < 0:  # what it said before has nothing to do with it
                 failure = BrokerError(f"{child.name} was killed by signal {-code}")
             await child.stop(0)
+            if self._orphaned():
+                await self._stop.wait()
+                break
             soon = soon + 1 if time.monotonic() - began < SOON_S else 0
             if soon >= MOST_SOON or code in ITS_OWN:
                 self._warned(f"{failure.message}: given up")
