@@ -17,7 +17,7 @@ import torch
 from benchmarks.learning.claim import Claim, Line
 from streambot.domain.errors import DataError
 
-CLAIMS = ("learns", "specialise", "mixture", "adapts", "honest")
+CLAIMS = ("learns", "specialise", "mixture", "adapts", "honest", "streams")
 ON_REAL_BARS = ("real",)
 """Need the folder that `$STREAMBOT_DATA` names; no part of `all`."""
 _MODULES = "benchmarks.learning"

@@ -23,7 +23,7 @@ from streambot.env.fields import CLOSE_INDEX, FIRST_BUY, HOLD_INDEX
 from streambot.env.sources import Source
 from streambot.env.vector_env import VectorTradingEnv
 from streambot.learning.policy import agent_config
-from streambot.learning.trainer import Kept, TrainConfig, Trainer
+from streambot.learning.trainer import Kept, Progress, TrainConfig, Trainer
 
 EPISODE = 256
 SETTINGS: dict[str, Any] = {
@@ -85,13 +85,19 @@ def learner(
     return kind(agent_config(env.config, hidden=(32, 32), seed=seed, learn=learn))
 
 
-def train(who: PPOAgent, env: VectorTradingEnv, config: TradingConfig, seed: int) -> PPOAgent:
-    """Train an agent as the product does."""
+def train(
+    who: PPOAgent,
+    env: VectorTradingEnv,
+    config: TradingConfig,
+    seed: int,
+    tell: Callable[[Progress], None] = lambda _: None,
+) -> PPOAgent:
+    """Train an agent as the product does in one process."""
     settings = TrainConfig(
         updates=config.updates, rollout=config.rollout, checkpoint_every=config.updates, seed=seed
     )
     with tempfile.TemporaryDirectory() as folder:
-        Trainer(who, env.config, Kept(Path(folder), SETTINGS, {})).train(env, settings)
+        Trainer(who, env.config, Kept(Path(folder), SETTINGS, {}), tell=tell).train(env, settings)
     return who
 
 
