@@ -215,7 +215,7 @@ def sb3_rollouts(env: VectorTradingEnv, steps: int) -> Callable[[], object]:
     load("stable_baselines3")
     from stable_baselines3 import PPO
 
-    peer = PPO("MlpPolicy", _as_vec_env(env), n_steps=steps, device="cpu", seed=0)
+    peer = PPO("MlpPolicy", as_vec_env(env), n_steps=steps, device="cpu", seed=0)
     _, callback = peer._setup_learn(2**40)  # noqa: SLF001  # what `learn` does before it collects
 
     def collect() -> object:
@@ -225,7 +225,8 @@ def sb3_rollouts(env: VectorTradingEnv, steps: int) -> Callable[[], object]:
     return collect
 
 
-def _as_vec_env(env: VectorTradingEnv) -> Any:  # noqa: ANN401  # a class that may be missing
+def as_vec_env(env: VectorTradingEnv) -> Any:  # noqa: ANN401  # a class that may be missing
+    """Environments that begin again in the same step, as Stable-Baselines3 takes them."""
     from stable_baselines3.common.vec_env import VecEnv
 
     class Adapted(VecEnv):

@@ -29,6 +29,7 @@ PACKAGES = (
     "torchopt",
     "higher",
     "stable-baselines3",
+    "ray",
 )
 
 Builder = Callable[[], Iterator[Row]]
@@ -56,12 +57,12 @@ def sections(rounds: int, *, quick: bool) -> dict[str, tuple[str, str, Builder]]
 
         return build
 
-    def with_torch(function: str) -> Builder:
+    def with_torch(function: str, module: str = "learn") -> Builder:
         def build() -> Iterator[Row]:
             from benchmarks.peers import load
 
             load("torch")
-            return _lazy("learn", function, rounds, quick)()
+            return _lazy(module, function, rounds, quick)()
 
         return build
 
@@ -123,6 +124,18 @@ def sections(rounds: int, *, quick: bool) -> dict[str, tuple[str, str, Builder]]
             "env-steps per CPU second",
             with_torch("rollouts"),
         ),
+        "learn-actor": (
+            "actor by itself",
+            "env-steps per CPU second",
+            with_torch("rows", "learn_actor"),
+        ),
+        "learn-decode": (
+            "before the learner learns",
+            "steps per CPU second",
+            with_torch("rows", "learn_decode"),
+        ),
+        "learn-stream": ("actor and learner", "samples/s", with_torch("rows", "learn_streams")),
+        "learn-actors": ("how many actors", "samples/s", with_torch("rows", "learn_actors")),
     }
 
 
