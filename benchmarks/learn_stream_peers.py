@@ -31,6 +31,7 @@ from benchmarks.peers import load
 
 BATCHES = 4
 """Of experience that `learner` learns from again and again."""
+SINGLE_ENVS = 8
 
 
 def command(name: str, files: Files, steps: int) -> list[str]:
@@ -53,10 +54,22 @@ def _tell(steps: float) -> None:
 def sb3(files: Files, steps: int) -> None:
     """PPO of Stable-Baselines3."""
     load("stable_baselines3")
+    from benchmarks.learn_peers import as_vec_env
+
+    _sb3(as_vec_env(files.envs()), steps)
+
+
+def sb3_single(files: Files, steps: int) -> None:
+    """The same as people usually have it: a few environments, stepped one by one in Python."""
+    load("stable_baselines3")
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    _sb3(DummyVecEnv([lambda slot=slot: files.env(slot) for slot in range(SINGLE_ENVS)]), steps)  # type: ignore[misc]
+
+
+def _sb3(envs: Any, steps: int) -> None:  # noqa: ANN401  # of a package that may be missing
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
-
-    from benchmarks.learn_peers import as_vec_env
 
     class Telling(BaseCallback):
         """Behind every update, before the next rollout."""
@@ -68,7 +81,7 @@ def sb3(files: Files, steps: int) -> None:
             return True
 
     peer = PPO(
-        "MlpPolicy", as_vec_env(files.envs()), n_steps=ROLLOUT, batch_size=MINIBATCH,
+        "MlpPolicy", envs, n_steps=BATCH // envs.num_envs, batch_size=MINIBATCH,
         n_epochs=EPOCHS, ent_coef=0.01, policy_kwargs={"net_arch": list(LAYERS)}, device="cpu", seed=0,
     )  # fmt: skip
     peer.learn(steps, callback=Telling())
@@ -146,6 +159,7 @@ def plain_learner(files: Files, steps: int) -> None:
 
 PEERS: dict[str, Callable[[Files, int], None]] = {
     "sb3": sb3,
+    "sb3-single": sb3_single,
     "rllib": rllib,
     "rllib-runners": rllib_runners,
     "learner": learner,

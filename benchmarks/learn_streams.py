@@ -36,9 +36,10 @@ ROLES: Roles = {
     BROKER: lambda words: any("tansu" in word or "kafka.Kafka" in word for word in words),
 }
 UNIT = "samples/s"
+ONE_BY_ONE = "Stable-Baselines3, environments one by one"
 OURS = {"streambot": "ppo", "mixture": "moe"}
 OTHERS = {
-    "Stable-Baselines3": "sb3", "RLlib": "rllib", "RLlib, two runners": "rllib-runners",
+    "Stable-Baselines3": "sb3", ONE_BY_ONE: "sb3-single", "RLlib": "rllib", "RLlib, two runners": "rllib-runners",
     "learner of the mixture alone": "learner", "learner alone": "plain-learner",
 }  # fmt: skip
 
@@ -167,6 +168,8 @@ def _row(found: Measured, where: str, broker: str, updates: int) -> Row:
     checks = []
     if "Stable-Baselines3" in rates:
         checks.append(ratio(rates, plain, "Stable-Baselines3", at_least=SB3_TARGET))
+    if ONE_BY_ONE in rates:
+        checks.append(ratio(rates, plain, ONE_BY_ONE))
     theirs = [rates[name] for name in ("RLlib", "RLlib, two runners") if name in rates]
     if theirs:
         best = {plain: rates[plain], "RLlib": [max(some) for some in zip(*theirs, strict=True)]}

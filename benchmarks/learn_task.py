@@ -16,6 +16,8 @@ from benchmarks.pipeline import SYMBOLS
 from streambot.agents.batch import LearnConfig
 from streambot.agents.ppo import PPOAgent
 from streambot.env.settings import make_config
+from streambot.env.sources import StoredSource
+from streambot.env.trading_env import TradingEnv
 from streambot.env.vector_env import VectorTradingEnv
 from streambot.learning.policy import AGENTS, agent_config
 
@@ -63,10 +65,17 @@ class Files(NamedTuple):
 
     def envs(self, count: int = ENVS, mode: str = "SameStep") -> VectorTradingEnv:
         """Environments over them; `mode` says when one that ended begins again."""
-        source = build(self.home, data=str(self.data), registry=str(self.registry), **SETTINGS)
-        env = VectorTradingEnv(source, count, autoreset_mode=mode, **SETTINGS)
+        env = VectorTradingEnv(self.source(), count, autoreset_mode=mode, **SETTINGS)
         assert env.single_observation_space.shape == (FEATURES,)
         return env
+
+    def env(self, slot: int) -> TradingEnv:
+        """One of them, by itself."""
+        return TradingEnv(self.source(), slot=slot, **SETTINGS)
+
+    def source(self) -> StoredSource:
+        """Their store, in the folder."""
+        return build(self.home, data=str(self.data), registry=str(self.registry), **SETTINGS)
 
     def flags(self) -> list[str]:
         """The same as words of `streambot train`."""
