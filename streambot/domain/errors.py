@@ -131,13 +131,25 @@ class DecodeError(StreamError):
 
 
 class SequenceGapError(StreamError):
-    """A frame is missing: the run stops, because a silent gap is worse than none."""
+    """A frame is missing: the run stops, because a silent gap is worse than none.
 
-    def __init__(self, stream: str, partition: int, *, expected: int, received: int) -> None:
+    So does a training where a fragment, or a step, of an actor's life is missing.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        partition: int,
+        *,
+        expected: int,
+        received: int,
+        what: str = "frame",
+        hint: str = "the recording is incomplete: replay it again from its source",
+    ) -> None:
         super().__init__(
-            f"expected frame {expected}, received {received}",
+            f"expected {what} {expected}, received {received}",
             where=f"{stream}/{partition}",
-            hint="the recording is incomplete: replay it again from its source",
+            hint=hint,
         )
         self.stream = stream
         self.partition = partition

@@ -38,21 +38,22 @@ class Life(msgspec.Struct, frozen=True):
         actor, incarnation: whose.
         next_sequence: number of its next fragment.
         episodes: by environment, the number of the episode and of its next step.
+        late: it was met in its middle, and so will be the episodes of its other environments.
     """
 
     actor: str
     incarnation: int
     next_sequence: int = 0
     episodes: dict[int, tuple[int, int]] = {}
+    late: bool = False
 
     def behind(self, fragment: Fragment) -> Life:
         """How far it was read with one more fragment."""
         head = fragment.head
         over = head.terminated or head.truncated
         step = (head.episode + 1, 0) if over else (head.episode, head.t_started + head.steps)
-        return Life(
-            self.actor, self.incarnation, head.sequence + 1, {**self.episodes, head.env: step}
-        )
+        episodes = {**self.episodes, head.env: step}
+        return Life(self.actor, self.incarnation, head.sequence + 1, episodes, self.late)
 
 
 class BufferState(msgspec.Struct, frozen=True):
@@ -165,12 +166,13 @@ class ExperienceBuffer:
         read.life = self._lives.get(key)
         again = record.offset < self._again.get(record.stream, 0)
         known = read.life or Life(*key)
+        if read.life is None and head.sequence and (self._again or self._forgot):
+            # In its middle: not everything was read, or is remembered.
+            known = Life(*key, next_sequence=head.sequence, late=True)
         if head.sequence < known.next_sequence:
             read.counted["duplicate"] = 1
             return
-        # In its middle it is met where not everything was read, or is remembered.
-        if not (read.life is None and (self._again or self._forgot)):
-            _check(fragment, known, record)
+        _check(fragment, known, record)
         self._lives.pop(key, None)
         self._lives[key] = known.behind(fragment)  # last in the order of the dict: heard of last
         while len(self._lives) > MOST_LIVES:
@@ -263,13 +265,19 @@ class ExperienceBuffer:
 def _check(fragment: Fragment, known: Life, record: Record) -> None:
     """Refuse what is not next."""
     head = fragment.head
+    hint = (
+        f"experience of actor {head.actor}, episode {head.episode_id}, is lost or damaged: `streambot "
+        f"train --resume FOLDER --replay-from {record.offset}` goes on behind it"
+    )
     if head.sequence != known.next_sequence:
         raise SequenceGapError(
-            record.stream, record.partition, expected=known.next_sequence, received=head.sequence
-        )
-    episode, step = known.episodes.get(head.env, (head.episode, 0))
+            record.stream, record.partition, expected=known.next_sequence, received=head.sequence,
+            what="fragment", hint=hint,
+        )  # fmt: skip
+    first = (head.episode, head.t_started if known.late else 0)
+    episode, step = known.episodes.get(head.env, first)
     if (head.episode, head.t_started) != (episode, step):
         raise SequenceGapError(
-            f"{record.stream} {head.episode_id}", record.partition, expected=step,
-            received=head.t_started,
+            record.stream, record.partition, expected=step, received=head.t_started,
+            what="step", hint=hint,
         )  # fmt: skip

@@ -167,9 +167,9 @@ def test_two_partitions_are_read_on_each_from_its_own_place():
 @pytest.mark.parametrize(
     ("second", "said"),
     [
-        ({"sequence": 2, "t_started": 2}, "expected frame 1, received 2"),
-        ({"sequence": 1, "t_started": 4}, "expected frame 2, received 4"),
-        ({"sequence": 1, "episode": 1}, "expected frame 2, received 0"),
+        ({"sequence": 2, "t_started": 2}, "expected fragment 1, received 2"),
+        ({"sequence": 1, "t_started": 4}, "expected step 2, received 4"),
+        ({"sequence": 1, "episode": 1}, "expected step 2, received 0"),
     ],
 )
 def test_what_is_missing_is_an_error(second, said):

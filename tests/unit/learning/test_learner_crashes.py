@@ -9,6 +9,7 @@ they still write their checkpoint. And every way to get that wrong that we know 
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -267,3 +268,28 @@ async def test_an_update_that_is_broken_off_leaves_nothing_of_itself(tmp_path: P
     await source.close()
     fourth = next(w.tensors for w in weights if w.head.sequence == 4)
     assert same(fourth, kept.agent.state())
+
+
+async def test_a_gap_ends_the_learner_and_it_can_go_on_behind_it(
+    tmp_path: Path, experience: list[bytes]
+) -> None:
+    """A fragment was lost for good: the error says so, and from where on the training can go on."""
+    rig = Rig(MemoryLog(), "u.t", tmp_path)
+    await rig.begin()
+    sink = await rig.log.sink()
+    whole = [value for value in dict.fromkeys(experience) if value != b"noise"]
+    lost = len(whole) // 3
+    for value in whole[:lost] + whole[lost + 1 :]:
+        await sink.append("u.t.experience", 0, value, timestamp_ms=0)
+    await sink.close()
+    with pytest.raises(SequenceGapError) as gap:
+        await rig.learner(config=LEARNS, learns=Counting).run()
+    assert "experience of actor a" in str(gap.value.hint)
+    before = int(load_policy(tmp_path).head.progress["updates"])
+    again = int(re.search(r"--replay-from (\d+)", str(gap.value.hint))[1])  # type: ignore[index]
+    with pytest.raises(SequenceGapError):  # nothing has changed
+        await rig.learner(config=LEARNS, learns=Counting, resume=True).run()
+    more = msgspec.structs.replace(LEARNS, updates=before + 2)
+    assert await rig.learner(config=more, learns=Counting, resume=True, again=again).run()
+    assert rig.learnt[-1].update == before + 2
+    assert min(rig.learnt[-1].experience["u.t.experience"]) >= again
