@@ -34,7 +34,7 @@ from streambot.processor.run_state import RunRecord, RunState, Trigger
 from streambot.streams.ports import Start
 from streambot.wiring.actor_processes import ActorCommand, ActorProcesses
 from streambot.wiring.declaring import wall_ms
-from streambot.wiring.places import Place, open_lasting
+from streambot.wiring.places import Place, open_embedded, open_lasting
 from streambot.wiring.simulation import now_text
 from streambot.wiring.stopping import listening
 from streambot.wiring.supervision import first_failure
@@ -56,6 +56,11 @@ KIND = "actor-learner"
 
 
 LASTING = "every step once, through crashes: weights and positions in one transaction"
+
+FRESH = (
+    "every step once while this process lives; --resume goes on from the weights, with fresh "
+    "experience"
+)
 
 
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -356,19 +361,8 @@ async def _place(where: Where, folder: Path) -> AsyncIterator[Place]:
         async with open_lasting(where.servers, where.security) as place:
             yield place._replace(delivery=LASTING if place.transactional else place.delivery)
         return
-    from streambot.adapters.broker import EmbeddedBroker
-    from streambot.adapters.kafka import EMBEDDED, KafkaLog
-
-    broker = EmbeddedBroker(log=folder / "broker.log")
-    async with broker:
-        kafka = await KafkaLog.open(broker.address, profile=EMBEDDED)
-        broker.on_failure(kafka.fail)
-        async with kafka:
-            yield Place(
-                kafka, broker.address, True, False, True, False,
-                "every step once while this process lives; --resume goes on from the weights, with "
-                "fresh experience",
-            )  # fmt: skip
+    async with open_embedded(folder, lambda _: None, FRESH) as place:
+        yield place
 
 
 def _run_folder(job: Job) -> RunFolder:

@@ -130,26 +130,45 @@ async def open_place(
         finally:
             await log.close()
         return
-    # aiokafka costs a quarter of a second to import, and the in-process log does without.
-    from streambot.adapters.broker import EmbeddedBroker
-    from streambot.adapters.kafka import EMBEDDED, KafkaLog
-
     if kind is None:
         assert config.bootstrap_servers is not None  # noqa: S101  # `choose` has seen it
         async with open_lasting(config.bootstrap_servers, config.kafka) as place:
             yield place
         return
+    async with open_embedded(
+        folder,
+        on_failure,
+        "exactly once while this process lives, and in the files of the run through "
+        "--resume; the embedded broker keeps everything in memory",
+    ) as place:
+        yield place
+
+
+@asynccontextmanager
+async def open_embedded(
+    folder: Path, on_failure: Callable[[BrokerError], None], delivery: str
+) -> AsyncIterator[Place]:
+    """The log of a broker that lives and dies with this process.
+
+    Args:
+        folder: its own words go there.
+        on_failure: called once when it is lost.
+        delivery: the guarantee, in words.
+
+    Raises:
+        BrokerError: it does not start.
+    """
+    # aiokafka costs a quarter of a second to import, and the in-process log does without.
+    from streambot.adapters.broker import EmbeddedBroker
+    from streambot.adapters.kafka import EMBEDDED, KafkaLog
+
     broker = EmbeddedBroker(log=folder / "broker.log")
     broker.on_failure(on_failure)
     async with broker:
         kafka = await KafkaLog.open(broker.address, profile=EMBEDDED)
         broker.on_failure(kafka.fail)
         async with kafka:
-            yield Place(
-                kafka, broker.address, True, False, True, False,
-                "exactly once while this process lives, and in the files of the run through "
-                "--resume; the embedded broker keeps everything in memory",
-            )  # fmt: skip
+            yield Place(kafka, broker.address, True, False, True, False, delivery)
 
 
 @asynccontextmanager
