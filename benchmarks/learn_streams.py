@@ -11,6 +11,7 @@ import asyncio
 import os
 import secrets
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -19,7 +20,7 @@ from typing import Any
 
 from benchmarks import learn_stream_peers as peers
 from benchmarks.command import COMMAND, ROOT
-from benchmarks.harness import MIN_ROUNDS, Check, Row, SkippedError, ratio
+from benchmarks.harness import MIN_ROUNDS, Check, Row, SkippedError, format_figure, ratio
 from benchmarks.learn_task import BATCH, ENVS, FEATURES, Files
 from benchmarks.watched import Roles, Watched, watch
 from streambot.adapters.kafka import KafkaLog
@@ -93,10 +94,20 @@ class Measured:
         if name in self.missing:
             return
         try:
-            self.seen.setdefault(name, []).append(watched())
+            seen = watched()
         except SkippedError as reason:
             self.missing[name] = f"{name} cannot be measured: {reason}"
             self.seen.pop(name, None)
+            return
+        self.seen.setdefault(name, []).append(seen)
+        # Rounds take minutes, and may be broken off.
+        costs = ", ".join(
+            f"{role} {1e6 * seen.cost(role):.1f} us" for role, spent in seen.cpu.items() if spent
+        )
+        print(
+            f"  {name}: {format_figure(seen.rate)} {UNIT}; CPU of a step: {costs}; others used "
+            f"{seen.others:.1f} cores", file=sys.stderr, flush=True,
+        )  # fmt: skip
 
     def rates(self, *names: str) -> dict[str, list[float]]:
         """Samples a second, of those that were measured."""
