@@ -6,11 +6,12 @@ some of that from the environment only, so the variables are set while it is use
 
 Ray takes over SIGTERM where it starts (its own handler, and below it one that prints a stack): here
 the handlers of before are put back. A process that is killed takes its Ray along, which watches it:
-all of it at once but two agents, who look for its head for a minute. Only the folder is left then.
+all of it at once but two agents, who look for its head for a minute. Its folder is taken away by the next one.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import secrets
@@ -26,6 +27,7 @@ import weakref
 from contextlib import ExitStack, contextmanager, suppress
 from math import ceil
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Protocol
 
 import ray
@@ -50,6 +52,7 @@ _ALONE = {
 """Of a Ray of this machine alone: where it listens, and where torch's processes talk."""
 _STORE_BYTES = 128 << 20
 """Of Ray's store, and the same again for every learner; it takes what it holds."""
+_PREFIX = "streambot-ray."
 _SOCKET_PATH = 107
 """Most characters of the path of a socket; Ray makes up to 70 behind its folder."""
 _CONNECT_S, _ANSWER_S, _FREE_S = 5.0, 30.0, 10.0
@@ -120,10 +123,8 @@ def _end(*, wait: bool) -> None:
 @contextmanager
 def _own(learners: int, gpus: float) -> Iterator[None]:
     """A Ray of this process, and a folder for it; both end with it."""
-    folder = _folder()
-    _FOLDERS.append(folder)
-    token = {} if _has_token() else {"RAY_AUTH_TOKEN_PATH": str(folder / "token")}
-    try:
+    with _folder() as folder:
+        token = {} if _has_token() else {"RAY_AUTH_TOKEN_PATH": str(folder / "token")}
         for path in token.values():
             _write_privately(Path(path), secrets.token_hex(32))
         with _environment(_ALONE | token), _loopback():
@@ -140,9 +141,6 @@ def _own(learners: int, gpus: float) -> Iterator[None]:
             finally:
                 _end(wait=True)
                 AuthenticationTokenLoader.instance().reset_cache()
-    finally:
-        _FOLDERS.remove(folder)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -246,13 +244,50 @@ def _lacking(wanted: Mapping[str, float], there: Mapping[str, float]) -> dict[st
     return {name: n for name, n in wanted.items() if n > there.get(name, 0.0)}
 
 
-def _folder() -> Path:
-    """A new folder that only this user can read, where paths of sockets are short enough."""
-    folder = tempfile.mkdtemp(prefix="streambot-ray-")
-    if len(folder) + 70 <= _SOCKET_PATH:
-        return Path(folder)
-    Path(folder).rmdir()
-    return Path(tempfile.mkdtemp(prefix="streambot-ray-", dir="/tmp"))  # mkdtemp's own
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder that only this user can read, where paths of sockets are short enough."""
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    if len(str(folder)) + 70 > _SOCKET_PATH:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
+    with _open(folder) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # until this process ends, however it does
+        _FOLDERS.append(folder)
+        try:
+            _sweep(folder.parent)
+            yield folder
+        finally:
+            _FOLDERS.remove(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Take away folders of processes that were killed."""
+    for left in parent.glob(f"{_PREFIX}*"):
+        # One that has just been made is locked before Ray writes to it.
+        if not _is_ours(left):
+            continue
+        with suppress(OSError), _open(left) as descriptor:  # it goes just now, or its owner lives
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _open(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        found = folder.lstat()
+        return S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and (folder / "ray").exists()
+    except OSError:  # it goes just now
+        return False
 
 
 def _has_token() -> bool:

@@ -127,6 +127,8 @@ def held(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], d
 def test_others_join_a_cluster_and_leave_it_and_its_end_is_that_of_its_process(
     environment: dict[str, str], held: tuple[subprocess.Popen[str], dict]
 ) -> None:
+    from streambot.learning.learner import cluster
+
     holder, said = held
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": said["token"]}
     for _ in range(2):
@@ -146,6 +148,12 @@ def test_others_join_a_cluster_and_leave_it_and_its_end_is_that_of_its_process(
     while any(_lives(pid) for pid in watched):
         assert time.monotonic() < until, [family[pid] for pid in watched if _lives(pid)]
         time.sleep(0.1)
+    left = Path(said["token"]).parent
+    with cluster._folder() as new:
+        (new / "ray").mkdir()
+        assert not left.exists(), "whoever comes next takes away what a killed one has left"
+        cluster._sweep(new.parent)
+        assert new.exists(), "and nothing of those that live"
 
 
 def _lives(pid: int) -> bool:
