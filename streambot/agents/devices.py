@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import sys
 from typing import NamedTuple
 
@@ -70,6 +71,16 @@ def mixed_pays(hidden: tuple[int, ...]) -> bool:
     the launch of its operations, not for their sums.
     """
     return max(hidden, default=0) >= WIDE
+
+
+def leave_cores(others: int) -> None:
+    """Let torch compute on the cores that processes beside this one do not need; on one at least.
+
+    Threads that wait for a core that somebody else uses make an update twenty times as slow. Who has
+    set `OMP_NUM_THREADS` is obeyed.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) - others))
 
 
 def keep_freed_memory() -> None:

@@ -66,7 +66,10 @@ def train_over_streams(
     from streambot.wiring.training import training_envs
 
     with needs_train("training over streams"):
+        from streambot.agents.devices import leave_cores
         from streambot.learning.learner.cluster import ray_here
+
+        leave_cores(given.get("actors", wiring.StreamSettings().actors))
     if "replay_from" in given and "resume" not in given:
         raise UsageError(
             "experience of which training?", where="--replay-from",

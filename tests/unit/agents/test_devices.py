@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from streambot.agents.batch import Batch, LearnConfig  # noqa: E402
-from streambot.agents.devices import WIDE, mixed_pays, resolve_device  # noqa: E402
+from streambot.agents.devices import WIDE, leave_cores, mixed_pays, resolve_device  # noqa: E402
 from streambot.agents.moe import MoEAgent  # noqa: E402
 from streambot.agents.ppo import AgentConfig, PPOAgent  # noqa: E402
 from streambot.domain.errors import ConfigError  # noqa: E402
@@ -79,3 +79,18 @@ def test_cheaper_products_teach_the_same_thing(kind: type[PPOAgent]) -> None:
         for n, v in full.network.state_dict().items()
     ]
     assert max(moved) < 3 * CONFIG.learn.lr * 2
+
+
+def test_cores_are_left_to_processes_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    try:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        for others, threads in ((1, 3), (3, 1), (9, 1)):
+            leave_cores(others)
+            assert torch.get_num_threads() == threads
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        leave_cores(1)
+        assert torch.get_num_threads() == 1, "as it was: who has set it is obeyed"
+    finally:
+        torch.set_num_threads(before)
