@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 from tests.kafka.campaign import read_all
 from tests.kafka.places import ROOT, Kafka, until
 
-BATCH, MAX_LAG = 256, 8
+BATCH, MAX_LAG = 512, 8
 SMALL = (
     "train", "spy-four-sessions", "-i", "SPY", "--set", "episode_bars=30", "--set", "max_quantity=2",
-    "--hidden", "8", "--envs", "8", "--rollout", "16", "--batch", str(BATCH), "--actors", "2",
+    "--hidden", "8", "--envs", "16", "--rollout", "16", "--batch", str(BATCH), "--actors", "2",
     "--learn", "epochs=1", "--checkpoint-every", "5", "--json",
 )  # fmt: skip
 NOT_TOLD = {"steps": "none", "experience": "nothing"}
@@ -112,6 +112,7 @@ class Training:
         self._temporary = tempfile.mkdtemp(prefix="k", dir="/tmp")
         self.learner: Life
         self.outside: Life
+        self._ended = dict.fromkeys(INSIDE, 0)
 
     def _begins(self, *words: str, **env: str) -> Life:
         words = (*self._program, *words, "--bootstrap-servers", self.kafka.address)
@@ -170,10 +171,26 @@ class Training:
                         found[name] = int(entry.name)
         return found
 
+    def until_acts(self, name: str) -> None:
+        """Wait until the life that an actor has now has brought something."""
+        until(lambda: self._acts(name), f"{name} acts", PATIENCE_S)
+
+    def _acts(self, name: str) -> bool:
+        if name == OUTSIDE:
+            return "weights" in self.outside.err
+        lives = self._said(name)
+        return len(lives) > self._ended[name] and "weights" in lives[-1]
+
+    def _said(self, name: str) -> list[str]:
+        """What an actor of the learner's own has said, by life."""
+        log = self.folder / "runs" / self.run / "actors" / f"{name}.log"
+        return log.read_text().split(f"training {self.run}: ")[1:] if log.exists() else []
+
     def kill_learner(self) -> None:
         """Its actors die with it."""
         self.learner.kill()
         until(lambda: not self.pids(), "the end of actors whose learner was killed")
+        self._ended = {name: len(self._said(name)) for name in INSIDE}
 
     def pid(self, name: str) -> int:
         """Of one of the learner's own actors, once it is there."""
@@ -181,6 +198,7 @@ class Training:
 
     def kill_inside(self, name: str) -> None:
         os.kill(self.pid(name), signal.SIGKILL)
+        self._ended[name] = len(self._said(name))
 
     def kept(self) -> dict[str, Any]:
         """What the checkpoint says of itself."""
