@@ -16,13 +16,14 @@ import pytest
 from streambot.adapters.broker.processes import start_of
 from streambot.adapters.kafka import EMBEDDED, KafkaLog, detect_profile
 from streambot.domain.errors import BrokerError, DecodeError
-from streambot.domain.topics import bundled_topics
+from streambot.domain.topics import Of, bundled_topics, streams_of
 from streambot.streams.dead_letter import dead_letter
 from streambot.streams.ports import Record, StreamSpec
 from tests.integration.cli.conftest import Ended, Run
 
 pytestmark = pytest.mark.integration
 
+OF_A_RUN = streams_of(bundled_topics(), Of.RUN)
 EMBEDDED_ONE = ("broker", "start", "--kind", "embedded")
 
 
@@ -147,7 +148,7 @@ def test_topics_on_the_broker_that_was_started_here(here: Run) -> None:
     assert "streambot topics apply --run r1 --partitions 2" in plan.err
     applied = here("topics", "apply", "--run", "r1", "--partitions", "2")
     assert applied.code == 0, applied.err
-    assert applied.out.count("created ") == len(bundled_topics())
+    assert applied.out.count("created ") == len(OF_A_RUN)
     assert here("topics", "plan", "--run", "r1").code == 0, "partitions are those of its ticks"
     again = here("topics", "apply", "--run", "r1", "--json")
     assert json.loads(again.out)["created"] == []
@@ -180,7 +181,7 @@ def test_a_finite_retention_is_destructive_and_put_right(here: Run) -> None:
     assert here("topics", "plan", "--run", "r1").out.strip().endswith("as declared")
     listed = here("topics", "ls", "--json")
     by_stream = {one["stream"]: one for one in map(json.loads, listed.out.splitlines())}
-    assert set(by_stream) == set(bundled_topics())
+    assert set(by_stream) == set(OF_A_RUN)
     assert by_stream["ticks"]["end"] == [0, 3]
     assert by_stream["ticks"]["records"] == 3
     people = here("topics", "ls", "--all")
