@@ -21,7 +21,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from streambot.adapters.broker.processes import start_of
 from streambot.adapters.kafka import APACHE, KafkaLog, detect_profile
 from streambot.domain.errors import BrokerError, TopicError
-from streambot.domain.topics import bundled_topics
+from streambot.domain.topics import Of, bundled_topics, streams_of
 
 pytestmark = pytest.mark.kafka
 
@@ -192,7 +192,7 @@ def test_every_declared_setting_is_told_and_can_be_set_back(person: Person) -> N
         from streambot.domain.topic_plan import declare
         from streambot.wiring.topic_care import apply_topics, plan_topics
 
-        templates = bundled_topics()
+        templates = streams_of(bundled_topics(), Of.RUN)
         names = {stream: template.topic("streambot", "r") for stream, template in templates.items()}
         declared = declare(templates, names, 1)
         other = {
