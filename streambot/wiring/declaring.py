@@ -69,7 +69,8 @@ async def wait_for_declaration(
             raise TopicError(
                 f"no run {run} is declared on {servers}",
                 where=topic,
-                hint=f"`streambot replay --run {run}` starts one; --wait 60s waits for it",
+                hint=f"`streambot replay --run {run}` starts one, `streambot train --run {run}` a training; "
+                "--wait 60s waits for it",
             )
         await asyncio.sleep(_LOOK_S)
     return declared
