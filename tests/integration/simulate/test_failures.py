@@ -1,6 +1,7 @@
 """What goes wrong ends in one clear error, a folder that says so, and a run that can go on."""
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -40,10 +41,11 @@ def folder(tmp_path):
 
 def children() -> set[int]:
     """Processes that this one has started and that still run."""
-    task = Path("/proc/self/task")
-    return {
-        int(pid) for thread in task.iterdir() for pid in (thread / "children").read_text().split()
-    }
+    found: set[int] = set()
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            found |= {int(pid) for pid in (thread / "children").read_text().split()}
+    return found
 
 
 @pytest.mark.integration
