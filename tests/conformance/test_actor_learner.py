@@ -163,10 +163,12 @@ async def test_experience_is_read_again_however_old(log, name, tmp_path: Path) -
     assert last.counts.get("stale", 0) == before.counts.get("stale", 0)
 
 
+# The embedded broker lives and dies with its one learner and has no transactions: it is left out.
+@pytest.mark.parametrize(
+    "broker", ["memory", pytest.param("apache", marks=pytest.mark.kafka)], indirect=True
+)
 @pytest.mark.usefixtures("ray_here")
 async def test_a_second_learner_takes_over(log, name, tmp_path: Path) -> None:
-    if not has_transactions(log):
-        pytest.skip("the broker lives and dies with its one learner: it has no transactions")
     rig = Rig(log, name("t"), tmp_path / "one", transactional=True)
     await rig.begin()
     actor = asyncio.create_task(rig.actor(0))
