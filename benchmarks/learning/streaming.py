@@ -59,10 +59,10 @@ class LateLog(MemoryLog):
         self._by = by
 
     async def source(  # type: ignore[override]  # it reads as any source does
-        self, starts: Mapping[TopicPartition, Start]
+        self, starts: Mapping[TopicPartition, Start], *, rest_ms: int = 0
     ) -> Source:
         """See `Log`."""
-        source = await super().source(starts)
+        source = await super().source(starts, rest_ms=rest_ms)
         if any(place.stream == TOPICS[POLICY] for place in starts):
             return _LateSource(source, self._by)
         return source

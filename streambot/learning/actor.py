@@ -18,7 +18,7 @@ import numpy as np
 
 from streambot.domain.errors import BrokerError, DecodeError
 from streambot.learning.collecting import Collector
-from streambot.learning.declaration import EXPERIENCE, POLICY, Training
+from streambot.learning.declaration import EXPERIENCE, POLICY, REST_MS, Training
 from streambot.learning.weights import Weights, decode_weights
 from streambot.streams.fragment import encode_fragment
 from streambot.streams.ports import TopicPartition
@@ -106,7 +106,7 @@ class NewestWeights:
         while True:
             if self._source is None:
                 self._source = await self._log.source(
-                    {TopicPartition(self._stream, 0): "beginning"}
+                    {TopicPartition(self._stream, 0): "beginning"}, rest_ms=REST_MS
                 )
             records = await self._source.read(timeout_s=timeout_s if newest is None else 0.0)
             for record in records:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 TRAINING_SCHEMA = "streambot.training/1"
 EXPERIENCE, POLICY, STATUS, RUNS = "experience", "policy", "status", "runs"
+REST_MS = 30
+"""Readers of a training may see a record so much later: an update takes several times as long, and each
+look of theirs is time that the update does not get."""
 KEY = b"training"
 _Name = Annotated[str, Meta(min_length=1, max_length=128)]
 _Count = Annotated[int, Meta(ge=1, le=1 << 16)]

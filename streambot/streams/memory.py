@@ -176,8 +176,11 @@ class MemoryLog:
         """A transaction committed how far a group has read."""
         self._committed.setdefault(group, {}).update(positions)
 
-    async def source(self, starts: Mapping[TopicPartition, Start]) -> _MemorySource:
+    async def source(
+        self, starts: Mapping[TopicPartition, Start], *, rest_ms: int = 0
+    ) -> _MemorySource:
         """See `Log.source`."""
+        del rest_ms  # nobody is asked here: a reader is woken
         self.check_open()
         if not starts:
             raise TopicError("a source needs at least one partition")

@@ -198,8 +198,14 @@ class Log(Protocol):
     async def sink(self) -> Sink:
         """A new writer."""
 
-    async def source(self, starts: Mapping[TopicPartition, Start]) -> Source:
-        """A new reader of those partitions. `end` means: behind what is stored when this returns."""
+    async def source(self, starts: Mapping[TopicPartition, Start], *, rest_ms: int = 0) -> Source:
+        """A new reader of those partitions.
+
+        Args:
+            starts: where to begin; `end` means: behind what is stored when this returns.
+            rest_ms: so much later than at once a record may be seen, where it spares both sides work: a
+                broker that does not tell of new records is asked more seldom.
+        """
 
     async def transactions(self, name: str) -> Transactions:
         """The one writer of that name; fences its predecessor.

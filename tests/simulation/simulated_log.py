@@ -168,7 +168,10 @@ class SimulatedLog:
 
         return await self.call("committed", look)
 
-    async def source(self, starts: Mapping[TopicPartition, Start]) -> SimulatedSource:
+    async def source(
+        self, starts: Mapping[TopicPartition, Start], *, rest_ms: int = 0
+    ) -> SimulatedSource:
+        del rest_ms
         self.check_open()
         if not starts:
             raise TopicError("a source needs at least one partition")

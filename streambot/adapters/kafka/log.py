@@ -141,7 +141,9 @@ class KafkaLog:
         """See `Log.committed`."""
         return await self._offsets.committed(group, places)
 
-    async def source(self, starts: Mapping[TopicPartition, Start]) -> KafkaSource:
+    async def source(
+        self, starts: Mapping[TopicPartition, Start], *, rest_ms: int = 0
+    ) -> KafkaSource:
         """See `Log.source`."""
         self._connection.check()
         if not starts:
@@ -149,7 +151,8 @@ class KafkaLog:
         offsets = await self._offsets.resolve(
             {TopicPartition(*place): start for place, start in starts.items()}
         )
-        consumer = AIOKafkaConsumer(**self._connection.settings, **consumer_settings(self.profile))
+        settings = consumer_settings(self.profile, rest_ms=rest_ms)
+        consumer = AIOKafkaConsumer(**self._connection.settings, **settings)
         source = KafkaSource(
             self._connection, self._topics, self._offsets, consumer, self._open.discard
         )

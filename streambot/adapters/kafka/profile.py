@@ -135,8 +135,13 @@ def transaction_settings(name: str, profile: BrokerProfile = APACHE) -> dict[str
     }
 
 
-def consumer_settings(profile: BrokerProfile) -> dict[str, Any]:
-    """Settings of a reader: no group, nothing committed, checksums checked, big fetches."""
+def consumer_settings(profile: BrokerProfile, *, rest_ms: int = 0) -> dict[str, Any]:
+    """Settings of a reader: no group, nothing committed, checksums checked, big fetches.
+
+    Args:
+        profile: of the broker.
+        rest_ms: see `Log.source`; a broker looks at least that often: see `BrokerProfile.fetch_wait_ms`.
+    """
     return {
         "group_id": None,
         "enable_auto_commit": False,
@@ -145,5 +150,5 @@ def consumer_settings(profile: BrokerProfile) -> dict[str, Any]:
         "isolation_level": profile.isolation,
         "max_partition_fetch_bytes": _FETCH_PARTITION_BYTES,
         "fetch_max_bytes": _FETCH_BYTES,
-        "fetch_max_wait_ms": profile.fetch_wait_ms,
+        "fetch_max_wait_ms": max(profile.fetch_wait_ms, 2 * rest_ms),
     }

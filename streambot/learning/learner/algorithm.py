@@ -255,7 +255,7 @@ def configured(
         config.environment(NoEnvironment, env_config={"spaces": spaces_of(agent.config)})
         .framework("torch")
         # It would tell of its new interface, and of a learner that died what `faults` tells.
-        .debugging(seed=agent.config.seed, log_level="CRITICAL")
+        .debugging(seed=agent.config.seed, log_level="CRITICAL", log_sys_usage=False)
         .env_runners(num_env_runners=0, num_envs_per_env_runner=1, rollout_fragment_length=1)
         .learners(num_learners=learners, num_gpus_per_learner=gpus, learner_class=learner)
         .rl_module(

@@ -12,6 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from streambot.domain.errors import BrokerError
+from streambot.learning.declaration import REST_MS
 from streambot.streams.ports import TopicPartition
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ class ExperienceReader:
         """Read these as well, behind those that are read already."""
         async with self._alone:
             for stream, start in starts.items():
-                self._sources[stream] = await self._log.source({TopicPartition(stream, 0): start})
+                self._sources[stream] = await self._log.source(
+                    {TopicPartition(stream, 0): start}, rest_ms=REST_MS
+                )
 
     async def read(self, timeout_s: float) -> list[Record]:
         """The next records; empty after `timeout_s` without any.

@@ -3,10 +3,13 @@
 Where the log has transactions the weights become visible together with the position up to which
 experience was learnt from, and whoever begins to publish fences the one before: two learners cannot
 both train one policy. Elsewhere the broker lives and dies with its one learner.
+
+What is published is on its way while the learner goes on: one publication at a time, in order.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from streambot.streams.finishing import open_finished
@@ -28,6 +31,7 @@ class Publisher:
 
     def __init__(self, writer: Sink | Transactions, group: str, *, transactional: bool) -> None:
         self._writer, self._group, self._transactional = writer, group, transactional
+        self._sending: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -54,12 +58,33 @@ class Publisher:
         *,
         at_ms: int,
     ) -> None:
-        """Write (stream, key, value), and how far experience was learnt from, by stream.
+        """Send (stream, key, value), and how far experience was learnt from, by stream.
+
+        It is on its way when this returns, and what was published before it is there.
 
         Raises:
-            FencedError: another learner has taken over; nothing of it is visible.
-            BrokerError: the log is gone, or refuses.
+            FencedError: another learner has taken over; nothing of what came before is visible.
+            BrokerError: the log is gone, or has refused what came before.
         """
+        await self.sent()
+        self._sending = asyncio.create_task(self._write(records, positions, at_ms), name="weights")
+
+    async def sent(self) -> None:
+        """Wait until all that was published is there.
+
+        Raises:
+            FencedError, BrokerError: as `publish` does.
+        """
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            await sending
+
+    async def _write(
+        self,
+        records: Sequence[tuple[str, bytes, bytes]],
+        positions: Mapping[str, int],
+        at_ms: int,
+    ) -> None:
         writer = self._writer
         if self._transactional:
             await writer.begin()  # type: ignore[union-attr]
@@ -73,5 +98,8 @@ class Publisher:
             await writer.commit()  # type: ignore[union-attr]
 
     async def close(self) -> None:
-        """Let go of the log."""
+        """Let go of the log; what is still on its way is broken off."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
         await self._writer.close()

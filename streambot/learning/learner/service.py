@@ -1,6 +1,6 @@
 """The learner's loop: experience in, one update at a time, weights out, and checkpoints to go on from.
 
-    read -> buffer -> (enough?) -> update in a thread -> publish -> (checkpoint) -> read ...
+    read -> buffer -> (enough?) -> update in a thread -> publish -> (checkpoint) -> (enough?) ...
                           no -> (for long?) -> ask the actors again
 
 Positions, the optimizer's memory and the weights' sequence stand in one checkpoint, so a learner that
@@ -199,11 +199,13 @@ class Learner:
                     self._asked = 0
                     await self._publish(publisher, learnt)
                     if self._due:
+                        await publisher.sent()
                         self.keep()
                         await self._drop()
                     self._tell(learnt)
                     self._heard_at = asked_at = loop.time()
                     continue
+                await publisher.sent()
                 self._come.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(READ_S):
@@ -216,6 +218,7 @@ class Learner:
                     self._asked += 1
                     await self._publish(publisher)
                     asked_at = loop.time()
+            await publisher.sent()
             return self.done >= config.updates
         finally:
             if pumping is not None:

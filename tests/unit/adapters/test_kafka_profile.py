@@ -36,6 +36,15 @@ def test_what_every_client_relies_on(profile):
     assert reading["max_partition_fetch_bytes"] > MAX_RECORD_BYTES
 
 
+@pytest.mark.parametrize("profile", [APACHE, EMBEDDED])
+def test_a_reader_that_can_wait_asks_more_seldom(profile):
+    """The embedded broker looks half way through a wait: within 30 ms it has looked."""
+    at_once, later = consumer_settings(profile), consumer_settings(profile, rest_ms=30)
+    assert at_once["fetch_max_wait_ms"] == profile.fetch_wait_ms
+    assert later["fetch_max_wait_ms"] == max(60, profile.fetch_wait_ms)
+    assert later | {"fetch_max_wait_ms": profile.fetch_wait_ms} == at_once
+
+
 def test_batches_fit_a_broker_with_default_limits():
     assert APACHE.batch_bytes < 1_048_588
 
