@@ -4,16 +4,19 @@
 
 All of them step the very environments that our actors step, 64 side by side in one compiled call, with networks,
 epochs and minibatches of the same sizes. They know no mask: an illegal action is a rejected order. `learner` is no
-peer: it is our own learner, on experience that lies in memory already, which is as fast as ours can be.
+peer: it is our own learner, on experience that lies in memory already, which is as fast as ours can be. With an actor
+beside it that has nothing to do with it, it is as fast as ours can be where cores share caches and memory.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -132,8 +135,10 @@ def rllib_runners(files: Files, steps: int) -> None:
     rllib(files, steps, runners=2)
 
 
-def learner(files: Files, steps: int, kind: str = "moe") -> None:
-    """Updates of our learner, on fragments in memory."""
+def learner(
+    files: Files, steps: int, kind: str = "moe", meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    """Updates of our learner, on fragments in memory; `meanwhile` is called as each begins."""
     from streambot.agents.devices import resolve_device
     from streambot.learning.collecting import Collector
     from streambot.learning.learner.algorithm import stream_ppo
@@ -147,6 +152,7 @@ def learner(files: Files, steps: int, kind: str = "moe") -> None:
         learns = stream_ppo(agent, batch=BATCH)
         for update in range(steps // BATCH):
             fragments = batches[update % BATCHES]
+            meanwhile()
             learns.update(fragments, [fragment.reward for fragment in fragments])
             learns.fetch(agent)
             _tell((update + 1) * BATCH)
@@ -157,6 +163,44 @@ def plain_learner(files: Files, steps: int) -> None:
     learner(files, steps, "ppo")
 
 
+def learner_beside(files: Files, steps: int) -> None:
+    """The mixture's, and an actor that acts in a batch of its own during each update."""
+    with _beside(files) as act:
+        learner(files, steps, meanwhile=act)
+
+
+@contextmanager
+def _beside(files: Files) -> Iterator[Callable[[], None]]:
+    with subprocess.Popen(
+        command("actor", files, 0), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as actor:
+        assert actor.stdin is not None
+        assert actor.stdout is not None
+        actor.stdout.readline()
+        told = actor.stdin
+        yield lambda: _more(told)
+        told.close()
+
+
+def _more(told: IO[bytes]) -> None:
+    told.write(b"\n")
+
+
+def actor(files: Files, steps: int) -> None:
+    """Fragments of a batch for every line that it reads, dropped."""
+    del steps
+    from streambot.agents.devices import resolve_device
+    from streambot.learning.collecting import Collector
+
+    resolve_device("cpu")
+    agent = new_agent("moe")
+    collector = Collector(files.envs(), ROLLOUT, training="bench", actor="b", incarnation=0, seed=2)
+    collector.collect(agent, 0)
+    _tell(0)
+    for _ in sys.stdin:
+        collector.collect(agent, 0)
+
+
 PEERS: dict[str, Callable[[Files, int], None]] = {
     "sb3": sb3,
     "sb3-single": sb3_single,
@@ -164,6 +208,8 @@ PEERS: dict[str, Callable[[Files, int], None]] = {
     "rllib-runners": rllib_runners,
     "learner": learner,
     "plain-learner": plain_learner,
+    "learner-beside": learner_beside,
+    "actor": actor,
 }
 
 
