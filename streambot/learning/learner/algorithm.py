@@ -297,8 +297,6 @@ class StreamPPO(StreamAlgorithm, PPO):  # type: ignore[misc]
 def stream_ppo(agent: PPOAgent, *, batch: int, learners: int = 0, gpus: float = 0) -> StreamPPO:
     """The algorithm that trains an agent's networks, as its `LearnConfig` says.
 
-    All but `target_kl`: learners that share an update would have to agree when to stop it.
-
     Args:
         agent: whose networks; its weights are begun with.
         batch: steps of an update.

@@ -13,6 +13,7 @@ RLlib's mean of theirs: a minibatch is what all of them see at once.
 from __future__ import annotations
 
 from abc import abstractmethod
+from math import isinf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.evaluation.postprocessing import Postprocessing
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from streambot.agents.adaptation import taken
 from streambot.agents.advantages import gae, normalised
@@ -124,6 +125,8 @@ class FragmentLearner(TorchLearner):  # type: ignore[misc]
         columns = self.columns(Tensors.of(training_data.batch, self.device))
         for some in self._minibatches(columns):
             self._update({DEFAULT_MODULE_ID: some})
+            if self.far_enough():
+                break
         self.after_gradient_based_update(timesteps=timesteps)
         self.metrics.log_dict(self._means(), key=DEFAULT_MODULE_ID, window=1)
         return self.metrics.reduce()
@@ -131,6 +134,10 @@ class FragmentLearner(TorchLearner):  # type: ignore[misc]
     @abstractmethod
     def columns(self, steps: Tensors) -> dict[str, Tensor]:
         """What the loss needs, by name; along the first axis it is shuffled and cut."""
+
+    def far_enough(self) -> bool:
+        """Does the update end here, though there are minibatches left? All that share it say the same."""
+        return False
 
     def values(self, obs: Tensor) -> Tensor:
         """Values [R] of observations [R, F], without a gradient."""
@@ -248,6 +255,17 @@ class PPOFragmentLearner(FragmentLearner, PPOTorchLearner):  # type: ignore[misc
             Postprocessing.ADVANTAGES: normalised(grid.flat(a_t)) * weight,
             Postprocessing.VALUE_TARGETS: grid.flat(a_t + v_t[:-1]),
         }
+
+    def far_enough(self) -> bool:
+        """Has the policy moved as far as `LearnConfig.target_kl` allows from the one it was, by the last
+        minibatch? Learners that share an update go by the mean of theirs."""
+        if isinf(self.learn.target_kl):
+            return False
+        distance = self._measured[-1]["kl"]
+        if distributed.is_initialized() and distributed.get_world_size() > 1:
+            distributed.all_reduce(distance)
+            distance /= distributed.get_world_size()
+        return float(distance) > self.learn.target_kl
 
     def compute_loss_for_module(
         self,

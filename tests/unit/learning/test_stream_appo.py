@@ -184,6 +184,26 @@ def watched(learner: Any) -> None:
 
 
 @pytest.mark.usefixtures("ray")
+def test_two_learners_end_an_update_together() -> None:
+    """Where the policy has moved far enough by the mean of what they see; one alone would wait for ever."""
+    learn = msgspec.structs.replace(CONFIG.learn, minibatch=32, target_kl=2e-3)
+    agent = MoEAgent(msgspec.structs.replace(CONFIG, learn=learn))
+    algorithm = made("stream_ppo")(agent, batch=N * T, learners=2)
+    algorithm.each(watched)
+    market = Market(agent, lambda: 0)
+    counts = []
+    for _ in range(4):
+        algorithm.update(*market.take(N * T))
+        first, second = algorithm.each(lambda learner: len(learner.seen))
+        assert first == second
+        counts.append(first)
+    assert counts[-1] < 4 * learn.epochs * N * T // learn.minibatch, "some ended early"
+    weights, others = algorithm.each(lambda learner: learner.policy.weights())
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    algorithm.stop()
+
+
+@pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("name", ["stream_ppo", "stream_appo"])
 def test_two_learners_are_one(name: str) -> None:
     """Each step is learnt from by one of them, they move alike, and what is kept reaches both.

@@ -32,7 +32,7 @@ pytestmark = [
 N, T = 32, 16
 CONFIG = AgentConfig(
     features=4, actions=3, regimes=(2, 3), experts=2, hidden=(32,), seed=1,
-    learn=LearnConfig(lr=3e-3, minibatch=256, schedule="constant"),
+    learn=LearnConfig(lr=3e-3, minibatch=256, schedule="constant", target_kl=1e9),
 )  # fmt: skip
 
 
@@ -284,6 +284,26 @@ def test_an_update_moves_away_from_the_policy_of_now(kind: type[PPOAgent]) -> No
     assert measured["clipped"] == 0, "the only gradient begins where the policy is"
     assert measured["kl"] == pytest.approx(0, abs=1e-6)
     assert measured["gradient_norm"] > 0
+    algorithm.stop()
+
+
+@pytest.mark.usefixtures("ray")
+@pytest.mark.parametrize(("target_kl", "gradients"), [(1e-9, 2), (1e9, 8), (float("inf"), 8)])
+def test_an_update_ends_where_the_policy_has_moved_far_enough(
+    target_kl: float, gradients: int
+) -> None:
+    """As in one process; the first minibatch meets the policy where it is."""
+    from streambot.learning.learner.algorithm import stream_ppo
+
+    learn = msgspec.structs.replace(CONFIG.learn, epochs=4, target_kl=target_kl)
+    agent = PPOAgent(msgspec.structs.replace(CONFIG, learn=learn))
+    algorithm = stream_ppo(agent, batch=N * T)
+    learner = algorithm.learner_group._learner
+    made = []
+    apply = learner.apply_gradients
+    learner.apply_gradients = lambda gradients: made.append(apply(gradients))
+    algorithm.update(*Market(agent, lambda: 0).take(N * T))
+    assert len(made) == gradients
     algorithm.stop()
 
 
