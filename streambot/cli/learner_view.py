@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from streambot.cli.console import emit, say, warn
 from streambot.cli.human import percent
-from streambot.cli.training_view import UpdateBar
+from streambot.cli.training_view import Pace, UpdateBar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,8 +38,8 @@ class LearnerView:
 
     def __init__(self, updates: int, *, as_json: bool) -> None:
         self._as_json, self._updates = as_json, updates
-        self._said_at = self._at = time.monotonic()
-        self._steps: int | None = None
+        self._said_at = time.monotonic()
+        self._pace = Pace()
         self._bar = UpdateBar(updates)
         self._board: Board | None = None
         self._told: set[str] = set()
@@ -72,9 +72,7 @@ class LearnerView:
     def learnt(self, learnt: Learnt, restarts: int) -> None:
         """See `wiring.actor_learner.Watching`."""
         now = time.monotonic()
-        done = learnt.steps - (self._steps or 0)
-        rate = done / max(now - self._at, 1e-9) if self._steps is not None else None
-        self._at, self._steps = now, learnt.steps
+        rate = self._pace(now, learnt.steps)
         if self._board is not None:
             self._board.write(scalars_of(learnt, rate), learnt.steps)
         if self._as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from streambot.cli.console import console, emit, on_terminal, say
@@ -17,6 +18,24 @@ if TYPE_CHECKING:
     from streambot.learning.trainer import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
+RATE_S = 15.0
+"""A look at what is held out is part of the pace, and not all of it where the update was the one with the look."""
+
+
+class Pace:
+    """Steps a second, over the last `RATE_S`."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def __call__(self, now: float, steps: int) -> float | None:
+        """The pace, now that so many steps are done in all; None the first time."""
+        seen = self._seen
+        seen.append((now, steps))
+        while len(seen) > 2 and now - seen[1][0] >= RATE_S:
+            seen.popleft()
+        (at, before), *more = seen
+        return (steps - before) / max(now - at, 1e-9) if more else None
 
 
 class UpdateBar:
@@ -69,8 +88,8 @@ class TrainingView:
 
     def __init__(self, updates: int, *, as_json: bool) -> None:
         self._as_json, self._updates = as_json, updates
-        self._said_at = self._at = time.monotonic()
-        self._steps: int | None = None
+        self._said_at = time.monotonic()
+        self._pace = Pace()
         self._bar = UpdateBar(updates)
 
     @contextlib.contextmanager
@@ -82,9 +101,7 @@ class TrainingView:
     def __call__(self, progress: Progress) -> None:
         """An update."""
         now = time.monotonic()
-        done = progress.steps - (self._steps or 0)
-        rate = done / max(now - self._at, 1e-9) if self._steps is not None else None
-        self._at, self._steps = now, progress.steps
+        rate = self._pace(now, progress.steps)
         if self._as_json:
             emit("training", **json_of(progress), steps_per_s=rate)
         words = "  ".join(words_of(progress, rate))

@@ -257,8 +257,10 @@ class PPOFragmentLearner(FragmentLearner, PPOTorchLearner):  # type: ignore[misc
         }
 
     def far_enough(self) -> bool:
-        """Has the policy moved as far as `LearnConfig.target_kl` allows from the one it was, by the last
-        minibatch? Learners that share an update go by the mean of theirs."""
+        """Has the policy moved as far from the one it was as `LearnConfig.target_kl` allows?
+
+        As the last minibatch has it; learners that share an update go by the mean of theirs.
+        """
         if isinf(self.learn.target_kl):
             return False
         distance = self._measured[-1]["kl"]
