@@ -32,6 +32,8 @@ class BrokerProfile(msgspec.Struct, frozen=True, kw_only=True):
         knows_ends: it answers a request for ends rightly (the embedded broker gives the first
             offset of the last batch, plus one).
         finds_times: it finds offsets by record time; else they are searched for.
+        in_order: readers see records in the order of their offsets. Where several writers write at once, the
+            embedded broker may give the later batch first, and the earlier one to nobody who read on.
         isolation: which records readers see; the embedded broker has no transactions for this client,
             and its last stable offset lags behind what is stored.
         fetch_wait_ms: how long a fetch waits for something new. Apache Kafka answers at once when it
@@ -47,6 +49,7 @@ class BrokerProfile(msgspec.Struct, frozen=True, kw_only=True):
     batch_bytes: int
     knows_ends: bool
     finds_times: bool
+    in_order: bool
     isolation: str
     fetch_wait_ms: int
     unreachable_s: float
@@ -55,11 +58,11 @@ class BrokerProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 EMBEDDED = BrokerProfile(
     name="the embedded broker", idempotent=False, transactional=False, batch_bytes=2 << 20, knows_ends=False, finds_times=False,
-    isolation="read_uncommitted", fetch_wait_ms=10, unreachable_s=5.0,
+    in_order=False, isolation="read_uncommitted", fetch_wait_ms=10, unreachable_s=5.0,
 )  # fmt: skip
 APACHE = BrokerProfile(
     name="Kafka", idempotent=True, transactional=True, batch_bytes=1_000_000, knows_ends=True, finds_times=True,
-    isolation="read_committed", fetch_wait_ms=250, unreachable_s=15.0,
+    in_order=True, isolation="read_committed", fetch_wait_ms=250, unreachable_s=15.0,
 )  # fmt: skip
 
 REQUEST_TIMEOUT_S = 15.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from streambot.adapters.kafka.connection import OPEN_LIMIT_S
 from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
 from streambot.adapters.kafka.stopping import stopped, to_the_end
-from streambot.domain.errors import BrokerError, TopicError
+from streambot.domain.errors import BrokerError, StreamError, TopicError
 from streambot.streams.ports import Record, Start, TopicPartition
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from streambot.adapters.kafka.connection import Connection
     from streambot.adapters.kafka.offsets import Offsets
     from streambot.adapters.kafka.topics import Topics
+
+_HOLE_S, _HOLE_PAUSE_S = 5.0, 0.005
+"""So long a batch that others have overtaken is waited for; it has been written, so it comes at once."""
 
 
 class KafkaSource:
@@ -46,6 +50,8 @@ class KafkaSource:
         self._on_close = on_close
         self._positions: dict[TopicPartition, int] = {}
         self._fetched: deque[Record] = deque()
+        self._holes: dict[KafkaPartition, tuple[int, float]] = {}
+        """Where a batch is missing, and since when."""
         self._closed = False
 
     async def begin(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -127,23 +133,59 @@ class KafkaSource:
             await stopped(self._consumer._client.close())  # noqa: SLF001
 
     async def _fetch(self, timeout_s: float) -> None:
-        batches: dict[KafkaPartition, list[ConsumerRecord]] = await self._connection.bounded(
-            self._consumer.getmany(timeout_ms=max(0, int(timeout_s * 1_000))),
-            timeout_s + REQUEST_TIMEOUT_S,
-            "reading",
-        )
-        for place, records in batches.items():
-            self._fetched.extend(
-                Record(
-                    place.topic, place.partition, record.offset, record.timestamp,
-                    record.key, b"" if record.value is None else record.value, record.headers,
-                )
-                for record in records
-            )  # fmt: skip
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        while True:
+            left_s = max(0.0, until - loop.time())
+            batches: dict[KafkaPartition, list[ConsumerRecord]] = await self._connection.bounded(
+                self._consumer.getmany(timeout_ms=int(left_s * 1_000)),
+                left_s + REQUEST_TIMEOUT_S,
+                "reading",
+            )
+            for place, records in batches.items():
+                self._fetched.extend(
+                    Record(
+                        place.topic, place.partition, record.offset, record.timestamp,
+                        record.key, b"" if record.value is None else record.value, record.headers,
+                    )
+                    for record in self._next_ones(place, records)
+                )  # fmt: skip
+            if self._fetched or not batches or loop.time() >= until:
+                break
+            await asyncio.sleep(_HOLE_PAUSE_S)
         if not batches:
             for place in self._positions:
                 if self._consumer.partitions_for_topic(place.stream) is None:
                     await self._topics.confirm(place.stream)
+
+    def _next_ones(
+        self, place: KafkaPartition, fetched: list[ConsumerRecord]
+    ) -> list[ConsumerRecord]:
+        """What comes next; where a broker has left something out, the consumer goes back to it.
+
+        Raises:
+            StreamError: it does not come.
+        """
+        if self._connection.profile.in_order:
+            return fetched
+        expected = self._positions[TopicPartition(*place)]
+        for number, record in enumerate(fetched):
+            if record.offset != expected + number:
+                self._consumer.seek(place, expected + number)
+                self._wait_for(place, expected + number, record.offset)
+                return fetched[:number]
+        self._holes.pop(place, None)
+        return fetched
+
+    def _wait_for(self, place: KafkaPartition, missing: int, found: int) -> None:
+        now = asyncio.get_running_loop().time()
+        hole, since = self._holes.get(place, (missing, now))
+        self._holes[place] = (missing, since if hole == missing else now)
+        if hole == missing and now - since > _HOLE_S:
+            raise StreamError(
+                f"the broker gives the record at offset {found} where that at {missing} is next",
+                where=f"{place.topic}/{place.partition}",
+            )
 
     def _check(self) -> None:
         self._connection.check()
