@@ -32,8 +32,6 @@ from streambot.wiring.training import TrainingRequest, training_envs
 from streambot.wiring.training_streams import find_training
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from streambot.env.vector_env import VectorTradingEnv
     from streambot.learning.actor import Acted
     from streambot.learning.declaration import Training
@@ -153,8 +151,11 @@ class _Job:
                 if training.state is State.COMPLETE:
                     self._complete = True
                     break
-                with _taken_over(training):
+                try:
                     await self._live(place.log, training)
+                except TopicError as error:
+                    if not await _moved_on(place.log, training, settings.topic, error):
+                        raise
         return self._summary()
 
     async def _live(self, log: Log, training: Training) -> None:
@@ -224,14 +225,15 @@ class _Job:
         )  # fmt: skip
 
 
-@contextlib.contextmanager
-def _taken_over(training: Training) -> Iterator[None]:
-    """A stream that is gone is no error where a newer generation may have taken over."""
-    try:
-        yield
-    except TopicError as error:
-        if not any(topic in (error.where or "") for topic in training.topics.values()):
-            raise
+async def _moved_on(log: Log, training: Training, topic: str, gone: TopicError) -> bool:
+    """Has a newer generation of streams taken over from the one that is gone?
+
+    It may be one that came after `training` was looked at: an actor follows them by itself.
+    """
+    if not training.owns(gone.where):
+        return False
+    now = await read_training(log, topic)
+    return now is not None and now.topics != training.topics
 
 
 def _request(training: Training, topic: str) -> TrainingRequest:

@@ -92,6 +92,40 @@ def test_trains_stops_and_goes_on(start: Start, run: Run, tmp_path: Path) -> Non
 
 
 @pytest.mark.timeout(300)
+def test_an_actor_that_stood_still_goes_on_in_a_newer_generation(
+    start: Start, tmp_path: Path
+) -> None:
+    """Meanwhile the streams it had were deleted; it finds the newer ones, as a new life of the same process."""
+    wide = ("--set", "window=100", "--updates", "100000", "--run", "one", "--json")
+    first = start(*SMALL, *wide)
+    assert first.stdout is not None
+    for _ in range(3):
+        first.stdout.readline()
+    (still, _) = pids(tmp_path / "runs" / "one")
+    begun = generation_of(first)
+    os.kill(still, signal.SIGSTOP)
+    while generation_of(first) < begun + 3:
+        pass
+    os.kill(still, signal.SIGCONT)
+    seen = json.loads(first.stdout.readline())
+    while seen["actors"] < 2:
+        seen = json.loads(first.stdout.readline())
+    assert still in pids(tmp_path / "runs" / "one")
+    first.send_signal(signal.SIGINT)
+    ended = end(first)
+    assert ended.code == 130, ended.err
+    assert "warning" not in ended.err
+    assert objects(ended.out)[-1]["restarts"] == 0
+
+
+def generation_of(training: subprocess.Popen[str]) -> int:
+    """Of the experience in the next update that is told."""
+    assert training.stdout is not None
+    streams = json.loads(training.stdout.readline())["experience"]
+    return max(int(stream.rpartition(".g")[2]) for stream in streams)
+
+
+@pytest.mark.timeout(300)
 def test_a_broker_that_dies_is_5_and_the_training_can_go_on(
     start: Start, run: Run, tmp_path: Path
 ) -> None:
