@@ -85,8 +85,8 @@ def span(first_ns: int, last_ns: int, zone_name: str) -> str:
 
 
 def percent(share: float, decimals: int = 0) -> str:
-    """`25 %`."""
-    return f"{100 * share:,.{decimals}f} %"
+    """`25 %`; nothing has no sign."""
+    return f"{round(100 * share, decimals) + 0.0:,.{decimals}f} %"
 
 
 def zone_label(at: dt.datetime, zone_name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +20,7 @@ from streambot.cli.groups import AsJson, single
 from streambot.cli.human import count
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.where import compile_where
-from streambot.domain.errors import BrokerError, UsageError
+from streambot.domain.errors import BrokerError, StreambotError, TopicError, UsageError
 from streambot.domain.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -96,8 +96,10 @@ def tail(
     Without --from the last lines come first, then new ones as long as the run lives; it ends when the
     run ends. --where compares fields of the --json form; a position's side is 1 or -1, time is UTC.
     A run of `streambot replay` and workers ends when all engine tasks have. `experience` and `policy`
-    are streams of a training: what its actors have done, and the weights that they act with.
+    are streams of a training: what its actors have done, and the weights that they act with; `status`
+    of one is what each update brought.
     """
+    from streambot.cli.seen_run import SeenRun
     from streambot.cli.tail_views import make_view
 
     if stream not in STREAMS:
@@ -111,7 +113,12 @@ def tail(
     )  # fmt: skip
     settings = resolved.config
     seen, traded, zone = _find(stream, resolved)
-    view = make_view(stream, traded, None if as_json else terminal_width())
+    view = make_view(
+        stream,
+        traded,
+        None if as_json else terminal_width(),
+        training=not isinstance(seen, SeenRun),
+    )
     session = _Session(
         seen, stream, view,
         start=start,
@@ -133,12 +140,18 @@ def _find(stream: str, settings: Resolved) -> tuple[SeenRun | SeenTraining, Trad
     """Whose stream it is, what is traded there, and the zone of its times."""
     from streambot.cli.finding import find_seen
     from streambot.cli.lines import Traded
+    from streambot.cli.tail_training import find_training
 
     if stream in _OF_TRAINING:
-        from streambot.cli.tail_training import find_training
-
         return find_training(settings), Traded({}, {}), "UTC"
-    seen = find_seen(settings)
+    try:
+        seen = find_seen(settings)
+    except (UsageError, TopicError):
+        # Both have a status; a name is of one of them.
+        if stream == "status" and settings.config.run is not None:
+            with suppress(StreambotError):
+                return find_training(settings), Traded({}, {}), "UTC"
+        raise
     return seen, seen.traded, seen.zone_name
 
 

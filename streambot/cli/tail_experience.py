@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from streambot.streams.fragment import Fragment
     from streambot.streams.ports import Record
 
-_RECORD = ("time", "at", "topic", "offset", "key", "bytes")
-_REFUSED = ("refused", "message")
+RECORD = ("time", "at", "topic", "offset", "key", "bytes")
+NO_RECORD = ("refused", "message")
 _SUMS = ("reward_sum", "reward_mean", "entropy_mean", "gate_mean")
 FRAGMENT_FIELDS = (
-    *_RECORD, *(field.name for field in msgspec.structs.fields(FragmentHead)), *_SUMS, *_REFUSED,
+    *RECORD, *(field.name for field in msgspec.structs.fields(FragmentHead)), *_SUMS, *NO_RECORD,
 )  # fmt: skip
 WEIGHTS_FIELDS = (
-    *_RECORD, "training", "policy", "pin", "sequence", "digest", "kind", "steps", "layout", "removed",
-    *_REFUSED,
+    *RECORD, "training", "policy", "pin", "sequence", "digest", "kind", "steps", "layout", "removed",
+    *NO_RECORD,
 )  # fmt: skip
-_TIME = len("2026-11-24 20:31:05 UTC")
+TIME_WIDTH = len("2026-11-24 20:31:05 UTC")
 _MOST = 2**63
 _MOST_MS = 253_402_300_800_000
 """The year 10000: a record's time is what its writer says, and may be any number."""
@@ -49,8 +49,8 @@ def fragment_row(record: Record) -> Row:
     try:
         fragment = decode_fragment(record.value)
     except DecodeError as error:
-        return _about(record) | _refused(error)
-    return _about(record) | msgspec.structs.asdict(fragment.head) | _sums(fragment)
+        return about(record) | refused(error)
+    return about(record) | msgspec.structs.asdict(fragment.head) | _sums(fragment)
 
 
 def _sums(fragment: Fragment) -> Row:
@@ -72,18 +72,18 @@ def weights_row(record: Record) -> Row:
     `pin`: the record is a copy that stays, under `<policy>@<sequence>`. `steps`: of environments, that
     were learnt from. `removed`: the record takes a pin away. Numbers are not looked at.
     """
-    about = _about(record)
+    at = about(record)
     if not record.value:
-        return about | {"removed": True}
+        return at | {"removed": True}
     try:
         seen = _seen(record.value)
     except DecodeError as error:
-        return about | _refused(error)
+        return at | refused(error)
     steps = seen.head.progress.get("steps", 0)
-    return about | {
+    return at | {
         "training": seen.training,
         "policy": seen.policy,
-        "pin": about["key"] == f"{seen.policy}@{seen.sequence}",
+        "pin": at["key"] == f"{seen.policy}@{seen.sequence}",
         "sequence": seen.sequence,
         "digest": seen.head.digest,
         "kind": seen.head.kind,
@@ -100,7 +100,7 @@ def _seen(value: bytes) -> SeenWeights:
     return seen
 
 
-def _about(record: Record) -> Row:
+def about(record: Record) -> Row:
     """Where the record is, and when it was written, by the writer's clock."""
     at = record.timestamp_ms * 1_000_000 if 0 <= record.timestamp_ms < _MOST_MS else None
     return {
@@ -113,7 +113,8 @@ def _about(record: Record) -> Row:
     }
 
 
-def _refused(error: DecodeError) -> Row:
+def refused(error: DecodeError) -> Row:
+    """Why it is none, as fields."""
     return {"refused": error.reason, "message": error.message}
 
 
@@ -122,9 +123,9 @@ def fragment_view(traded: Traded, width: int | None) -> View:
     del traded
 
     def cells(row: Row) -> list[str]:
-        at = _clock(row)
+        at = clock(row)
         if "refused" in row:
-            return [at, row["key"] or "", *[""] * 6, _no(row, "fragment")]
+            return [at, row["key"] or "", *[""] * 6, no_record(row, "fragment")]
         episode = f"{row['incarnation']}.{row['env']}.{row['episode']}"
         first = row["t_started"]
         return [
@@ -134,7 +135,7 @@ def fragment_view(traded: Traded, width: int | None) -> View:
         ]  # fmt: skip
 
     columns = (
-        Column("time", _TIME), Column("actor", 8), Column("instrument", 10, optional=1),
+        Column("time", TIME_WIDTH), Column("actor", 8), Column("instrument", 10, optional=1),
         Column("task", 16), Column("episode", 8, optional=3), Column("steps", 9, optional=2),
         Column("weights", 7, right=True), Column("mean reward", 11, right=True), Column("end", 10),
     )  # fmt: skip
@@ -150,9 +151,9 @@ def weights_view(traded: Traded, width: int | None) -> View:
     del traded
 
     def cells(row: Row) -> list[str]:
-        at, name = _clock(row), row["key"] or ""
+        at, name = clock(row), row["key"] or ""
         if "refused" in row or "removed" in row:
-            note = "removed" if "removed" in row else _no(row, "weights")
+            note = "removed" if "removed" in row else no_record(row, "weights")
             return [at, name, "", "", "", f"{row['bytes']:,}", "", note]
         return [
             at, name, f"{row['sequence']:,}", f"{row['steps']:,}", row["kind"], f"{row['bytes']:,}",
@@ -160,16 +161,18 @@ def weights_view(traded: Traded, width: int | None) -> View:
         ]  # fmt: skip
 
     columns = (
-        Column("time", _TIME), Column("policy", 12), Column("update", 8, right=True),
+        Column("time", TIME_WIDTH), Column("policy", 12), Column("update", 8, right=True),
         Column("steps", 11, right=True), Column("kind", 4), Column("bytes", 9, right=True),
         Column("digest", 32, optional=1), Column("", 3),
     )  # fmt: skip
     return View("weights", WEIGHTS_FIELDS, columns, cells, width)
 
 
-def _clock(row: Row) -> str:
+def clock(row: Row) -> str:
+    """When it was written, in words."""
     return "" if row["at"] is None else moment(row["at"], "UTC")
 
 
-def _no(row: Row, what: str) -> str:
+def no_record(row: Row, what: str) -> str:
+    """Why it is none, in words."""
     return f"no {what} ({row['refused']}): {row['message']}"

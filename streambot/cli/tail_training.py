@@ -1,4 +1,4 @@
-"""`tail experience` and `tail policy`: streams of a training, from its broker.
+"""`tail experience`, `policy` and `status` of a training, from its broker.
 
 A training that was started here is found by its folder, any other by what it has declared on its
 broker. Nothing of these streams is in a file: they are as lasting as the broker is.
@@ -16,10 +16,18 @@ from streambot.cli.tail_experience import fragment_row, weights_row
 from streambot.cli.tail_files import Row
 from streambot.cli.tail_generations import GenerationFollower, stream_of
 from streambot.cli.tail_log import Follower, Going
+from streambot.cli.tail_updates import update_row
 from streambot.cli.which_broker import BrokerPlace, find_broker, open_broker
 from streambot.domain.errors import BrokerError, TopicError, UsageError
 from streambot.domain.suggest import did_you_mean
-from streambot.learning.declaration import EXPERIENCE, POLICY, RUNS, State, read_training
+from streambot.learning.declaration import (
+    EXPERIENCE,
+    POLICY,
+    RUNS,
+    STATUS,
+    State,
+    read_training,
+)
 from streambot.learning.published import declared_trainings
 from streambot.processor.run_state import RunRecord, RunState
 from streambot.streams.ports import Record
@@ -35,7 +43,9 @@ if TYPE_CHECKING:
     from streambot.streams.ports import Log
 
 
-_ROWS: dict[str, Callable[[Record], Row]] = {EXPERIENCE: fragment_row, POLICY: weights_row}
+_ROWS: dict[str, Callable[[Record], Row]] = {
+    EXPERIENCE: fragment_row, POLICY: weights_row, STATUS: update_row,
+}  # fmt: skip
 _DECLARED_EVERY_S = 2.0
 _ENDING_S, _LOOKS = 5.0, 50
 

@@ -65,9 +65,11 @@ def fields_of(*types: type[msgspec.Struct]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def make_view(stream: str, traded: Traded, width: int | None = None) -> View:
-    """The view of a stream."""
-    return _VIEWS[stream](traded, width)
+def make_view(
+    stream: str, traded: Traded, width: int | None = None, *, training: bool = False
+) -> View:
+    """The view of a stream of a run; of one of that name of a training, where that is another."""
+    return (_OF_TRAINING if training else {}).get(stream, _VIEWS[stream])(traded, width)
 
 
 def _common(traded: Traded) -> tuple[Column, Column]:
@@ -325,6 +327,12 @@ def _policy(traded: Traded, width: int | None) -> View:
     return weights_view(traded, width)
 
 
+def _updates(traded: Traded, width: int | None) -> View:
+    from streambot.cli.tail_updates import updates_view
+
+    return updates_view(traded, width)
+
+
 def _maybe(row: Row, *names: str, signed: bool = False) -> str:
     """The first of the fields that has a value, as an amount."""
     for name in names:
@@ -352,5 +360,6 @@ _VIEWS: Mapping[str, Callable[[Traded, int | None], View]] = {
     "experience": _experience,
     "policy": _policy,
 }
+_OF_TRAINING: Mapping[str, Callable[[Traded, int | None], View]] = {"status": _updates}
 STREAMS = tuple(_VIEWS)
 """What can be tailed."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TRAINING_SCHEMA = "streambot.training/1"
 EXPERIENCE, POLICY, STATUS, RUNS = "experience", "policy", "status", "runs"
+STATUS_SCHEMA = "streambot.training-status/1"
 REST_MS = 30
 """Readers of a training may see a record so much later: an update takes several times as long, and each
 look of theirs is time that the update does not get."""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from streambot.streams.fragment import Fragment
 
 Count = Annotated[int, Meta(ge=1, le=2**31)]
-STATUS_SCHEMA = "streambot.training-status/1"
 
 
 class LearnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

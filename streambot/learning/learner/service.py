@@ -26,7 +26,7 @@ from streambot.agents.moe import MoEAgent
 from streambot.domain.errors import BrokerError, DataError
 from streambot.env.fields import observation_fields
 from streambot.env.settings import make_config
-from streambot.learning.declaration import EXPERIENCE, POLICY, STATUS
+from streambot.learning.declaration import EXPERIENCE, POLICY, STATUS, STATUS_SCHEMA
 from streambot.learning.learner.buffer import BufferState, ExperienceBuffer
 from streambot.learning.learner.feeding import ExperienceReader
 from streambot.learning.learner.keeping import (
@@ -38,7 +38,7 @@ from streambot.learning.learner.keeping import (
     keep,
     memory_of_learns,
 )
-from streambot.learning.learner.progress import STATUS_SCHEMA, Learnt
+from streambot.learning.learner.progress import Learnt
 from streambot.learning.learner.publishing import Publisher
 from streambot.learning.learner.returns import Returns
 from streambot.learning.regimes import Usage

@@ -59,6 +59,9 @@ def test_trains_stops_and_goes_on(start: Start, run: Run, tmp_path: Path) -> Non
     wait_for(first, "was killed by signal 9: started again")
     for _ in range(3):
         first.stdout.readline()
+    told = run("tail", "status", "--run", "one", "--from", "beginning", "-n", "3", "--json")
+    assert told.code == 0, told.err
+    assert [line["update"] for line in objects(told.out)] == [1, 2, 3]
     first.send_signal(signal.SIGINT)
     ended = end(first)
     assert ended.code == 130, ended.err

@@ -237,7 +237,10 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run, and a training whose broker has gone with it."""
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "runs")
-    topics = {"experience": f"{STREAM}.g0000", "policy": "streambot.t.policy.g0000"}
+    topics = {
+        "experience": f"{STREAM}.g0000", "policy": "streambot.t.policy.g0000",
+        "status": "streambot.t.status",
+    }  # fmt: skip
     write_run(tmp_path / "runs", "t", kind="training", topics=topics)
     return tmp_path / "runs"
 
@@ -247,6 +250,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["experience"], 5, ["experience of training t went with its broker"]),
         (["policy", "--run", "t"], 5, ["policy of training t went with its broker"]),
+        (["status", "--run", "t"], 5, ["status of training t went with its broker"]),
+        (["status", "--run", "x"], 2, ["no run x", "known: "]),
         (["experience", "--run", "spy-7f3a"], 2, ["spy-7f3a is a run, not a training"]),
         (["experience", "--run", "x"], 2, ["no training x", "known: t"]),
         (["experience", "--run", "../t"], 2, ["no name of a run"]),
