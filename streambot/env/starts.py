@@ -84,7 +84,7 @@ class Starts:
             raise DataError(
                 f"{'; '.join(short[:3])}{more}: an episode needs {config.lookback:,} to look back on "
                 f"and {need + 1:,} of its own",
-                hint="shorten `episode_bars` or `lookback`, or leave out what is too short",
+                hint="shorten `episode_bars` or `lookback` (--set episode_bars=N), or leave out what is too short",
             )
         self.first, self._lowest = np.array(first, np.int64), np.array(lowest, np.int64)
         self.last_bar = np.array(last_bar, np.int64)

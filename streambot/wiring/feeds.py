@@ -21,12 +21,15 @@ from streambot.domain.suggest import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from decimal import Decimal
 
     from streambot.data.source import BarFile
     from streambot.domain.config import SimulationConfig
-    from streambot.domain.instruments import Instrument
+    from streambot.domain.instruments import Instrument, InstrumentType
 
 _GLOB = frozenset("*?[")
+_NAMED = 6
+"""So many symbols are named of those that are alike."""
 
 
 class Chart(NamedTuple):
@@ -76,7 +79,7 @@ def find_feeds(config: SimulationConfig, cwd: Path) -> Feeds:
         raise _unknown(inferred, registry)
     instruments |= {instrument.symbol: instrument for instrument in inferred}
     feeds = [_feed(instruments[symbol], charts, config) for symbol in sorted(instruments)]
-    return Feeds(tuple(feeds), tuple(_assumed(instrument) for instrument in inferred))
+    return Feeds(tuple(feeds), _assumed(inferred))
 
 
 def feeds_of(instruments: Sequence[Instrument], config: SimulationConfig, cwd: Path) -> Feeds:
@@ -207,9 +210,20 @@ def _unknown(
     )
 
 
-def _assumed(instrument: Instrument) -> str:
-    return (
-        f"{instrument.symbol} is in no registry: traded as a {instrument.type}, lot 1, tick size "
-        f"{instrument.tick_size:f} and volume step {instrument.volume_step:f} as seen in its data; "
-        f"assumed: currency {instrument.currency}, time zone {instrument.timezone}"
+def _assumed(inferred: Sequence[Instrument]) -> tuple[str, ...]:
+    """What is assumed of instruments that no registry declares: a line for those that are alike."""
+    alike: dict[tuple[InstrumentType, Decimal, Decimal, str, str], list[str]] = {}
+    for one in inferred:
+        seen = one.type, one.tick_size, one.volume_step, one.currency, one.timezone
+        alike.setdefault(seen, []).append(one.symbol)
+    return tuple(
+        f"{_named(symbols)} {'is' if len(symbols) == 1 else 'are'} in no registry: traded as a {kind}, lot "
+        f"1, tick size {tick:f} and volume step {step:f} as seen in the data; assumed: currency "
+        f"{currency}, time zone {zone}"
+        for (kind, tick, step, currency, zone), symbols in alike.items()
     )
+
+
+def _named(symbols: Sequence[str]) -> str:
+    more = len(symbols) - _NAMED
+    return ", ".join(symbols) if more <= 1 else f"{', '.join(symbols[:_NAMED])} and {more:,} more"

@@ -89,3 +89,22 @@ def test_an_unknown_symbol_stops_with_its_declaration_or_goes_on_and_says_so(fol
     [warning] = found.warnings
     assert "assumed" in warning
     assert "mine" in warning
+
+
+def test_what_is_assumed_of_many_alike_is_one_line(folder):
+    """Every symbol is counted, and one whose steps differ has a line of its own."""
+    for number in range(9):
+        step = "0.5" if number == 4 else "0.25"
+        (folder / f"m{number}.csv").write_text(
+            "time,open,high,low,close,volume\n"
+            f"2020-12-01T14:30Z,1,2,1,1,1\n2020-12-01T14:31Z,2,2,1,{1 + float(step)},1\n"
+        )
+    data = tuple(f"m{number}.csv" for number in range(9))
+    found = find_feeds(SimulationConfig(data=data, infer_instruments=True), folder)
+    alike, other = sorted(found.warnings, key=len, reverse=True)
+    assert alike.startswith(
+        "m0, m1, m2, m3, m5, m6 and 2 more are in no registry: traded as a STOCK"
+    )
+    assert "tick size 0.25" in alike
+    assert other.startswith("m4 is in no registry")
+    assert "tick size 0.5" in other
