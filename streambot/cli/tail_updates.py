@@ -32,27 +32,30 @@ if TYPE_CHECKING:
 class LookSaid(msgspec.Struct):
     """At what is held out; see `learning.looking.Look`."""
 
-    gain: float
+    gain: float | None
     decisions: int
     instruments: int
 
 
 class UpdateSaid(msgspec.Struct):
-    """An update, as the learner's `status` stream has it; see `learning.learner.progress.Learnt`."""
+    """An update, as the learner's `status` stream has it; see `learning.learner.progress.Learnt`.
+
+    A number that was none, or was infinite, is null in JSON.
+    """
 
     schema: str
     update: int
     updates: int
     steps: int
-    reward: float
+    reward: float | None
     episodes: int
     episode_return: float | None
-    lag: float
+    lag: float | None
     worst_lag: int
     waiting: int
     actors: int
     counts: dict[str, int]
-    measured: dict[str, float]
+    measured: dict[str, float | None]
     look: LookSaid | None = None
 
 
@@ -83,13 +86,13 @@ def updates_view(traded: Traded, width: int | None) -> View:
         at = clock(row)
         if "refused" in row:
             return [at, *[""] * 8, no_record(row, "update")]
-        measured, look, paid = row["measured"], row["look"], row["episode_return"]
+        gain = None if row["look"] is None else row["look"]["gain"]
         return [
-            at, f"{row['update']:,}/{row['updates']:,}", f"{row['steps']:,}", f"{row['reward']:+.3g}",
-            "" if paid is None else f"{paid:+.3g}",
-            *(f"{measured[n]:.4f}" if n in measured else "" for n in ("entropy", "kl")),
-            f"{row['lag']:g}", f"{row['actors']:,}",
-            "" if look is None else f"held out {percent(look['gain'], 2)}",
+            at, f"{row['update']:,}/{row['updates']:,}", f"{row['steps']:,}",
+            _shown(row["reward"], "+.3g"), _shown(row["episode_return"], "+.3g"),
+            *(_shown(row["measured"].get(name), ".4f") for name in ("entropy", "kl")),
+            _shown(row["lag"], "g"), f"{row['actors']:,}",
+            "" if gain is None else f"held out {percent(gain, 2)}",
         ]  # fmt: skip
 
     columns = (
@@ -99,3 +102,7 @@ def updates_view(traded: Traded, width: int | None) -> View:
         Column("lag", 4, right=True), Column("actors", 6, right=True), Column("", 16),
     )  # fmt: skip
     return View("training-status", UPDATE_FIELDS, columns, cells, width)
+
+
+def _shown(number: float | None, form: str) -> str:
+    return "" if number is None else format(number, form)

@@ -226,14 +226,15 @@ class _Job:
 
 
 async def _moved_on(log: Log, training: Training, topic: str, gone: TopicError) -> bool:
-    """Has a newer generation of streams taken over from the one that is gone?
+    """Is the training over, or has a newer generation of streams taken over from the one that is gone?
 
     It may be one that came after `training` was looked at: an actor follows them by itself.
     """
     if not training.owns(gone.where):
         return False
     now = await read_training(log, topic)
-    return now is not None and now.topics != training.topics
+    over = now is not None and now.state is State.COMPLETE
+    return over or (now is not None and now.topics != training.topics)
 
 
 def _request(training: Training, topic: str) -> TrainingRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiokafka import TopicPartition as KafkaPartition
 
@@ -24,8 +24,16 @@ if TYPE_CHECKING:
     from streambot.adapters.kafka.offsets import Offsets
     from streambot.adapters.kafka.topics import Topics
 
-_HOLE_S, _HOLE_PAUSE_S = 5.0, 0.005
+_HOLE_S, _HOLE_PAUSE_S, _HOLE_REST_S = 5.0, 0.005, 1.0
 """So long a batch that others have overtaken is waited for; it has been written, so it comes at once."""
+
+
+class _Hole(NamedTuple):
+    """Where a batch is missing, since when, and when that was last seen."""
+
+    offset: int
+    since_s: float
+    looked_s: float
 
 
 class KafkaSource:
@@ -50,8 +58,7 @@ class KafkaSource:
         self._on_close = on_close
         self._positions: dict[TopicPartition, int] = {}
         self._fetched: deque[Record] = deque()
-        self._holes: dict[KafkaPartition, tuple[int, float]] = {}
-        """Where a batch is missing, and since when."""
+        self._holes: dict[KafkaPartition, _Hole] = {}
         self._closed = False
 
     async def begin(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -84,6 +91,8 @@ class KafkaSource:
 
     def _pass_holes(self) -> None:
         """Behind the last record there may be marks of transactions, which are no records."""
+        if not self._connection.profile.transactional:
+            return
         assignment = self._consumer._subscription.subscription.assignment  # noqa: SLF001
         for place, position in self._positions.items():
             state = assignment.state_value(KafkaPartition(*place))
@@ -179,9 +188,11 @@ class KafkaSource:
 
     def _wait_for(self, place: KafkaPartition, missing: int, found: int) -> None:
         now = asyncio.get_running_loop().time()
-        hole, since = self._holes.get(place, (missing, now))
-        self._holes[place] = (missing, since if hole == missing else now)
-        if hole == missing and now - since > _HOLE_S:
+        hole = self._holes.get(place)
+        if hole is None or hole.offset != missing or now - hole.looked_s > _HOLE_REST_S:
+            hole = _Hole(missing, now, now)  # nobody has looked for long: what was fetched is old
+        self._holes[place] = hole._replace(looked_s=now)
+        if now - hole.since_s > _HOLE_S:
             raise StreamError(
                 f"the broker gives the record at offset {found} where that at {missing} is next",
                 where=f"{place.topic}/{place.partition}",

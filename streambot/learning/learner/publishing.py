@@ -4,7 +4,7 @@ Where the log has transactions the weights become visible together with the posi
 experience was learnt from, and whoever begins to publish fences the one before: two learners cannot
 both train one policy. Elsewhere the broker lives and dies with its one learner.
 
-What is published is on its way while the learner goes on: one publication at a time, in order.
+A learner goes on while what it sends is on its way: one publication at a time, in order.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streambot.streams.ports import Log, Sink, Transactions
+
+_CLOSE_S = 2.0
 
 
 class Publisher:
@@ -58,19 +60,32 @@ class Publisher:
         *,
         at_ms: int,
     ) -> None:
-        """Send (stream, key, value), and how far experience was learnt from, by stream.
-
-        It is on its way when this returns, and what was published before it is there.
+        """Write (stream, key, value), and how far experience was learnt from, by stream.
 
         Raises:
-            FencedError: another learner has taken over; nothing of what came before is visible.
-            BrokerError: the log is gone, or has refused what came before.
+            FencedError: another learner has taken over; nothing of it is visible.
+            BrokerError: the log is gone, or refuses.
+        """
+        await self.send(records, positions, at_ms=at_ms)
+        await self.sent()
+
+    async def send(
+        self,
+        records: Sequence[tuple[str, bytes, bytes]],
+        positions: Mapping[str, int],
+        *,
+        at_ms: int,
+    ) -> None:
+        """The same, but it is only on its way when this returns; what was sent before it is there.
+
+        Raises:
+            FencedError, BrokerError: as `publish` does, because of what was sent before.
         """
         await self.sent()
         self._sending = asyncio.create_task(self._write(records, positions, at_ms), name="weights")
 
     async def sent(self) -> None:
-        """Wait until all that was published is there.
+        """Wait until all that was sent is there.
 
         Raises:
             FencedError, BrokerError: as `publish` does.
@@ -98,8 +113,9 @@ class Publisher:
             await writer.commit()  # type: ignore[union-attr]
 
     async def close(self) -> None:
-        """Let go of the log; what is still on its way is broken off."""
+        """Let go of the log; what is still on its way gets a moment to arrive."""
         if self._sending is not None:
+            await asyncio.wait({self._sending}, timeout=_CLOSE_S)
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
         await self._writer.close()

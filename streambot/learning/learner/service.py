@@ -205,8 +205,8 @@ class Learner:
                     self._tell(learnt)
                     self._heard_at = asked_at = loop.time()
                     continue
-                await publisher.sent()
                 self._come.clear()
+                await publisher.sent()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(READ_S):
                         await self._come.wait()
@@ -365,7 +365,7 @@ class Learner:
             said = msgspec.json.encode({"schema": STATUS_SCHEMA, **learnt.said()})
             records.append((topics[STATUS], b"update", said))
         positions = self._whole.buffer.offsets if self._generations is None else {}
-        await publisher.publish(records, positions, at_ms=self._now_ms())
+        await publisher.send(records, positions, at_ms=self._now_ms())
         self._wrote(len(record))
 
     def _wrote(self, size: int) -> None:

@@ -111,6 +111,16 @@ async def test_one_that_never_comes_is_an_error(monkeypatch):
         await source.read(timeout_s=5)
 
 
+async def test_a_reader_that_rested_does_not_believe_what_was_fetched_before(monkeypatch):
+    """The client has asked again at once, and kept an answer that is old by now."""
+    monkeypatch.setattr(kafka_source, "_HOLE_S", 0.1)
+    monkeypatch.setattr(kafka_source, "_HOLE_REST_S", 0.05)
+    source = reading(Overtaken([3, 6], [6], [4, 5, 6], []))
+    assert [r.offset for r in await source.read(timeout_s=0)] == [3]
+    await asyncio.sleep(0.2)
+    assert [r.offset for r in await source.read(timeout_s=0.5)] == [4, 5, 6]
+
+
 async def test_on_apache_kafka_marks_of_transactions_are_no_holes():
     source = reading(Overtaken([3, 5, 6], []), profile=APACHE)
     assert [r.offset for r in await source.read(timeout_s=0.1)] == [3, 5, 6]

@@ -58,6 +58,17 @@ def test_json_has_what_a_learner_says_and_where_it_stands() -> None:
     assert compile_where("lag > 0 and actors == 2", view.fields)(row)
 
 
+def test_numbers_that_are_none_are_left_empty() -> None:
+    """An update that goes astray is the one that people want to see."""
+    astray = LEARNT._replace(
+        reward=float("nan"), measured={"kl": float("inf"), "entropy": float("nan")},
+        look=Look(float("-inf"), 1, 1),
+    )  # fmt: skip
+    row = update_row(said(astray))
+    assert "refused" not in row
+    assert human(row) == "2026-11-24 20:31:05 UTC 25/400 204,800 -0.25 1 2"
+
+
 @pytest.mark.parametrize(
     "value",
     [
