@@ -12,12 +12,14 @@ from streambot.cli.tail_updates import UPDATE_FIELDS, update_row
 from streambot.cli.tail_views import make_view
 from streambot.cli.where import compile_where
 from streambot.learning.declaration import STATUS_SCHEMA
-from streambot.learning.learner.progress import Learnt
-from streambot.learning.looking import Look
 from streambot.streams.ports import Record
 
 pytest.importorskip("torch")
 
+from streambot.learning.learner.progress import Learnt  # noqa: E402
+from streambot.learning.looking import Look  # noqa: E402
+
+pytestmark = pytest.mark.train
 AT_MS = 1_795_552_265_250
 LEARNT = Learnt(
     25, 400, 204_800, 2.5e-7, (0.25, -0.75), 1.0, 3, {"read": 64, "taken": 60}, 512, 2,
