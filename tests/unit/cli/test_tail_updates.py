@@ -16,8 +16,8 @@ from streambot.streams.ports import Record
 
 pytest.importorskip("torch")
 
-from streambot.learning.learner.progress import Learnt  # noqa: E402
-from streambot.learning.looking import Look  # noqa: E402
+from streambot.learning.learner.progress import Learnt
+from streambot.learning.looking import Look
 
 pytestmark = pytest.mark.train
 AT_MS = 1_795_552_265_250
