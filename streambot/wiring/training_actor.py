@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from streambot.wiring.stopping import StopRequest
 
 LOOK_S = 3.0
+IDLE_S = 10.0
+"""After so long without a rollout an actor looks if newer streams have taken over."""
 """Seconds between two looks at what the training declares."""
 GROWS_S = 120.0
 """An actor that trades a recording which is still written looks for more of it so often."""
@@ -130,7 +132,8 @@ class _Job:
         self.patience = Patience(told=watching.warned)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="actor")
         self._env: VectorTradingEnv | None = None
-        self._told = self._complete = False
+        self._told = self._complete = self._behind = False
+        self._acted_at = 0.0
         self._began = time.monotonic()
         self._lives = self._rollouts = self._steps = self._episodes = 0
         self._before = (0, 0)
@@ -164,11 +167,13 @@ class _Job:
         settings, self._lives = self._settings, self._lives + 1
         self._before = (self._rollouts, self._steps)
         place = ActorPlace(training, settings.actor, _number(settings.actor), wall_ms())
-        looking = asyncio.create_task(self._look(log))
+        self._behind, self._acted_at = False, time.monotonic()
+        looking = asyncio.create_task(self._look(log, training))
         try:
             await act(
                 log, place, lambda weights: self._made(training, weights), executor=self._executor,
-                now_ms=wall_ms, stopping=lambda: self._complete or self._stop.reason is not None,
+                now_ms=wall_ms,
+                stopping=lambda: self._complete or self._behind or self._stop.reason is not None,
                 tell=self._acted, wait_s=WEIGHTS_S, lives_s=GROWS_S if training.growing else None,
             )  # fmt: skip
         finally:
@@ -177,12 +182,20 @@ class _Job:
         if training.growing:
             self._env = None  # there may be more by now
 
-    async def _look(self, log: Log) -> None:
-        """Notice that the training is complete."""
+    async def _look(self, log: Log, training: Training) -> None:
+        """Notice that the training is complete, or that it goes on where this life does not look.
+
+        A broker may make a deleted stream again for whoever asks for it by name: then nothing fails,
+        and nothing comes either.
+        """
         while not self._complete:
             await asyncio.sleep(LOOK_S)
             found = await read_training(log, self._settings.topic)
-            self._complete = found is not None and found.state is State.COMPLETE
+            if found is None:
+                continue
+            self._complete = found.state is State.COMPLETE
+            idle_s = time.monotonic() - self._acted_at
+            self._behind = found.topics != training.topics and idle_s > IDLE_S
 
     def _made(self, training: Training, weights: Weights) -> VectorTradingEnv:
         """Environments of what the training trades; made once."""
@@ -207,6 +220,7 @@ class _Job:
 
     def _acted(self, acted: Acted) -> None:
         self.patience.succeeded()
+        self._acted_at = time.monotonic()
         rollouts, steps = self._before
         self._rollouts, self._steps = rollouts + acted.rollouts, steps + acted.steps
         self._episodes += len(acted.returns)

@@ -107,7 +107,7 @@ def test_an_actor_that_stood_still_goes_on_in_a_newer_generation(
     (still, _) = pids(tmp_path / "runs" / "one")
     begun = generation_of(first)
     os.kill(still, signal.SIGSTOP)
-    while generation_of(first) < begun + 3:
+    while generation_of(first) < begun + 3:  # each as soon as a checkpoint covers the one before
         pass
     os.kill(still, signal.SIGCONT)
     seen = json.loads(first.stdout.readline())
