@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from streambot.wiring.stopping import StopRequest
 
 LOOK_S = 3.0
+"""Seconds between two looks at what the training declares."""
 IDLE_S = 10.0
 """After so long without a rollout an actor looks if newer streams have taken over."""
-"""Seconds between two looks at what the training declares."""
 GROWS_S = 120.0
 """An actor that trades a recording which is still written looks for more of it so often."""
 WEIGHTS_S = 120.0
