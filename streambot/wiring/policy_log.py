@@ -101,6 +101,7 @@ class PolicyLog:
         """Publish the weights as they are now; nothing where the broker has gone."""
         if self._publisher is None or sequence <= self.published:
             return
+        from streambot.learning.learner.publishing import Publication
         from streambot.learning.weights import encode_weights
 
         training = self._training
@@ -110,7 +111,7 @@ class PolicyLog:
         )  # fmt: skip
         records = [(training.topics[POLICY], training.policy.encode(), record)]
         try:
-            self._bridge.wait(self._publisher.publish(records, {}, at_ms=wall_ms()))
+            self._bridge.wait(self._publisher.publish(Publication(records, {}, wall_ms())))
         except StreambotError as error:
             self._publisher = None
             self._warned(

@@ -247,8 +247,7 @@ async def _moved_on(log: Log, training: Training, topic: str, gone: TopicError) 
     if not training.owns(gone.where):
         return False
     now = await read_training(log, topic)
-    over = now is not None and now.state is State.COMPLETE
-    return over or (now is not None and now.topics != training.topics)
+    return now is not None and (now.state is State.COMPLETE or now.topics != training.topics)
 
 
 def _request(training: Training, topic: str) -> TrainingRequest:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from streambot.adapters.kafka.topics import Topics
 
 _HOLE_S, _HOLE_PAUSE_S, _HOLE_REST_S = 5.0, 0.005, 1.0
-"""So long a batch that others have overtaken is waited for; it has been written, so it comes at once."""
+"""A batch that others have overtaken is waited for so long (it is written, so it comes at once), and asked for
+so often; who has not asked for longer than the last begins to wait anew."""
 
 
 class _Hole(NamedTuple):

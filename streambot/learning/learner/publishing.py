@@ -10,17 +10,30 @@ A learner goes on while what it sends is on its way: one publication at a time, 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence  # of a tuple with names
+from typing import TYPE_CHECKING, NamedTuple
 
 from streambot.streams.finishing import open_finished
 from streambot.streams.ports import TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from streambot.streams.ports import Log, Sink, Transactions
 
 _CLOSE_S = 2.0
+
+
+class Publication(NamedTuple):
+    """What becomes visible together.
+
+    Attributes:
+        records: (stream, key, value).
+        positions: how far experience was learnt from, by stream.
+        at_ms: wall time of the records, ms since 1970.
+    """
+
+    records: Sequence[tuple[str, bytes, bytes]]
+    positions: Mapping[str, int]
+    at_ms: int
 
 
 class Publisher:
@@ -53,36 +66,24 @@ class Publisher:
         writer = await open_finished(log, group, places)
         return cls(writer, group, transactional=True)
 
-    async def publish(
-        self,
-        records: Sequence[tuple[str, bytes, bytes]],
-        positions: Mapping[str, int],
-        *,
-        at_ms: int,
-    ) -> None:
-        """Write (stream, key, value), and how far experience was learnt from, by stream.
+    async def publish(self, what: Publication) -> None:
+        """Write it.
 
         Raises:
             FencedError: another learner has taken over; nothing of it is visible.
             BrokerError: the log is gone, or refuses.
         """
-        await self.send(records, positions, at_ms=at_ms)
+        await self.send(what)
         await self.sent()
 
-    async def send(
-        self,
-        records: Sequence[tuple[str, bytes, bytes]],
-        positions: Mapping[str, int],
-        *,
-        at_ms: int,
-    ) -> None:
+    async def send(self, what: Publication) -> None:
         """The same, but it is only on its way when this returns; what was sent before it is there.
 
         Raises:
             FencedError, BrokerError: as `publish` does, because of what was sent before.
         """
         await self.sent()
-        self._sending = asyncio.create_task(self._write(records, positions, at_ms), name="weights")
+        self._sending = asyncio.create_task(self._write(what), name="weights")
 
     async def sent(self) -> None:
         """Wait until all that was sent is there.
@@ -94,21 +95,16 @@ class Publisher:
         if sending is not None:
             await sending
 
-    async def _write(
-        self,
-        records: Sequence[tuple[str, bytes, bytes]],
-        positions: Mapping[str, int],
-        at_ms: int,
-    ) -> None:
+    async def _write(self, what: Publication) -> None:
         writer = self._writer
         if self._transactional:
             await writer.begin()  # type: ignore[union-attr]
-        for stream, key, value in records:
-            await writer.append(stream, 0, value, timestamp_ms=at_ms, key=key)
+        for stream, key, value in what.records:
+            await writer.append(stream, 0, value, timestamp_ms=what.at_ms, key=key)
         await writer.flush()
         if self._transactional:
-            if positions:
-                places = {TopicPartition(stream, 0): at for stream, at in positions.items()}
+            if what.positions:
+                places = {TopicPartition(stream, 0): at for stream, at in what.positions.items()}
                 await writer.offsets(self._group, places)  # type: ignore[union-attr]
             await writer.commit()  # type: ignore[union-attr]
 

@@ -39,7 +39,7 @@ from streambot.learning.learner.keeping import (
     memory_of_learns,
 )
 from streambot.learning.learner.progress import Learnt
-from streambot.learning.learner.publishing import Publisher
+from streambot.learning.learner.publishing import Publication, Publisher
 from streambot.learning.learner.returns import Returns
 from streambot.learning.regimes import Usage
 from streambot.learning.scaling import RewardScale
@@ -365,7 +365,7 @@ class Learner:
             said = msgspec.json.encode({"schema": STATUS_SCHEMA, **learnt.said()})
             records.append((topics[STATUS], b"update", said))
         positions = self._whole.buffer.offsets if self._generations is None else {}
-        await publisher.send(records, positions, at_ms=self._now_ms())
+        await publisher.send(Publication(records, positions, self._now_ms()))
         self._wrote(len(record))
 
     def _wrote(self, size: int) -> None:

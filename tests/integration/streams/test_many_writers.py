@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import pytest
@@ -26,13 +27,14 @@ WRITERS, BATCHES, RECORDS = 4, 120, 32
 PLACE = TopicPartition("t", 0)
 
 
-@pytest.mark.integration
-async def test_every_record_of_every_writer():
+@pytest.fixture
+async def address() -> AsyncIterator[str]:
     async with EmbeddedBroker() as broker:
-        await _written_and_read(broker.address)
+        yield broker.address
 
 
-async def _written_and_read(address: str) -> None:
+@pytest.mark.integration
+async def test_every_record_of_every_writer(address: str) -> None:
     async with await KafkaLog.open(address, profile=EMBEDDED) as log:
         await log.create([StreamSpec(name="t")])
         source = await log.source({PLACE: "beginning"}, rest_ms=30)

@@ -9,9 +9,10 @@ import pytest
 
 from streambot.domain.errors import FencedError
 from streambot.learning.learner import publishing
-from streambot.learning.learner.publishing import Publisher
+from streambot.learning.learner.publishing import Publication, Publisher
 
 RECORDS = [("t.policy", b"main", b"weights"), ("t.status", b"update", b"{}")]
+WHAT, WITHOUT = (Publication(RECORDS, positions, 0) for positions in ({"t.experience": 7}, {}))
 
 
 class Slow:
@@ -56,16 +57,16 @@ WHOLE = ["begin", "t.policy", "t.status", [7], "commit"]
 
 async def test_what_is_published_is_there() -> None:
     writer = Slow()
-    await made(writer).publish(RECORDS, {"t.experience": 7}, at_ms=0)
+    await made(writer).publish(WHAT)
     assert writer.did == WHOLE
 
 
 async def test_what_is_sent_is_on_its_way_and_there_before_the_next() -> None:
     writer = Slow()
     publisher = made(writer)
-    await publisher.send(RECORDS, {"t.experience": 7}, at_ms=0)
+    await publisher.send(WHAT)
     assert "commit" not in writer.did
-    await publisher.send(RECORDS, {"t.experience": 7}, at_ms=0)
+    await publisher.send(WHAT)
     assert writer.did == WHOLE
     await publisher.sent()
     assert writer.did == 2 * WHOLE
@@ -75,25 +76,25 @@ async def test_what_is_sent_is_on_its_way_and_there_before_the_next() -> None:
 async def test_a_failure_is_told_by_whoever_comes_next_and_once() -> None:
     for comes_next in ("send", "sent"):
         publisher = made(Slow(refuses=True))
-        await publisher.send(RECORDS, {}, at_ms=0)
-        waiting = publisher.sent() if comes_next == "sent" else publisher.send(RECORDS, {}, at_ms=0)
+        await publisher.send(WITHOUT)
+        waiting = publisher.sent() if comes_next == "sent" else publisher.send(WITHOUT)
         with pytest.raises(FencedError):
             await waiting
         await publisher.close()
     with pytest.raises(FencedError):
-        await made(Slow(refuses=True)).publish(RECORDS, {}, at_ms=0)
+        await made(Slow(refuses=True)).publish(WITHOUT)
 
 
 async def test_whoever_closes_lets_it_arrive_but_not_for_ever(monkeypatch) -> None:
     writer = Slow()
     publisher = made(writer)
-    await publisher.send(RECORDS, {"t.experience": 7}, at_ms=0)
+    await publisher.send(WHAT)
     await publisher.close()
     assert writer.did == [*WHOLE, "close"]
     monkeypatch.setattr(publishing, "_CLOSE_S", 0.05)
     writer = Slow()
     writer.stands.clear()
     publisher = made(writer)
-    await publisher.send(RECORDS, {}, at_ms=0)
+    await publisher.send(WITHOUT)
     await publisher.close()
     assert writer.did == ["begin", "t.policy", "t.status", "close"]
