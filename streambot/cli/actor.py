@@ -112,7 +112,8 @@ def actor(
 
 class _Console(PieceConsole["ActorOutline", "ActorProgress"]):
     def banner(self, plan: ActorOutline) -> list[list[str]]:
-        from streambot.cli.human import count, few
+        from streambot.cli.human import count
+        from streambot.domain.words import few
 
         return [
             [f"run {plan.run}", count(plan.partitions, "partition"), few(plan.instruments)],

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streambot.cli.console import warn
 from streambot.cli.declared import RUNS, declared_runs, read_on_log
-from streambot.cli.human import count, few, flow, moment, percent, place, plain, table, utc_minute
+from streambot.cli.human import count, flow, moment, percent, place, plain, table, utc_minute
 from streambot.cli.run_progress import PartitionProgress, RunProgress, read_progress
 from streambot.cli.seen_run import SeenRun, see_elsewhere
 from streambot.cli.which_broker import BrokerPlace, find_broker, open_broker
 from streambot.domain.errors import StreambotError
+from streambot.domain.words import few
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from streambot.cli.human import count, few
+from streambot.cli.human import count
+from streambot.domain.words import few
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from streambot.cli.console import emit, say, show, terminal_width, warn
-from streambot.cli.human import amount, count, few, flow, percent, span, table, utc_text
+from streambot.cli.human import amount, count, flow, percent, span, table, utc_text
 from streambot.cli.work import Work
 from streambot.domain.durations import format_duration
+from streambot.domain.words import few
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

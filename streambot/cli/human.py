@@ -125,12 +125,6 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
-def few(parts: Sequence[str], most: int = 6) -> str:
-    """The first parts with commas, and how many more there are: `A, B and 48 more`."""
-    rest = len(parts) - most
-    return ", ".join(parts[:most]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
 def place(path: Path | str) -> str:
     """A path as short as it is true: below the working folder without that folder."""
     try:

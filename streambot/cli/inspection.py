@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from streambot.cli.human import count, duration, few, flow, place, span, table
+from streambot.cli.human import count, duration, flow, place, span, table
 from streambot.cli.settings import read_settings
 from streambot.domain.units import NANOS_PER_SECOND
+from streambot.domain.words import few
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

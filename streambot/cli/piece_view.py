@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streambot.cli.human import amount, count, duration, few, flow, speed
+from streambot.cli.human import amount, count, duration, flow, speed
 from streambot.cli.summary_view import instrument_table, latency_text
+from streambot.domain.words import few
 
 if TYPE_CHECKING:
     from streambot.report.piece import ActorSummary, ReplaySummary, WorkerSummary

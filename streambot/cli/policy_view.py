@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from streambot.cli.human import count, duration, few, flow, place, plain, size, table
+from streambot.cli.human import count, duration, flow, place, plain, size, table
 from streambot.domain.errors import DataError
+from streambot.domain.words import few
 from streambot.learning.published import CHECKPOINT, SERVED, SeenHead, read_seen
 from streambot.wiring.declaring import wall_ms
 from streambot.wiring.served import NEWEST

@@ -14,21 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from streambot.cli.console import console, on_terminal, say, terminal_width, warn
 from streambot.cli.fill_teller import FillTeller
-from streambot.cli.human import (
-    count,
-    duration,
-    few,
-    flow,
-    moment,
-    money,
-    percent,
-    place,
-    span,
-    speed,
-)
+from streambot.cli.human import count, duration, flow, moment, money, percent, place, span, speed
 from streambot.cli.keyboard import HINT
 from streambot.domain.replay_settings import parse_speed
 from streambot.domain.units import NANOS_PER_SECOND
+from streambot.domain.words import few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

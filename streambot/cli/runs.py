@@ -10,9 +10,10 @@ import typer
 
 from streambot.cli.console import emit, say, show, terminal_width, write_line
 from streambot.cli.groups import AsJson, several
-from streambot.cli.human import amount, duration, few, flow, place, table, utc_minute
+from streambot.cli.human import amount, duration, flow, place, table, utc_minute
 from streambot.cli.seen_run import SeenRun, read_summary, see_runs
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
+from streambot.domain.words import few
 
 if TYPE_CHECKING:
     from streambot.cli.apart import Standing

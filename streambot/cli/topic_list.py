@@ -10,7 +10,7 @@ import typer
 
 from streambot.cli.console import emit, say, show, terminal_width
 from streambot.cli.groups import AsJson
-from streambot.cli.human import count, few, place, table
+from streambot.cli.human import count, place, table
 from streambot.cli.settings import ConfigFile, RunsDir, read_settings
 from streambot.cli.which_broker import (
     BrokerPlace,
@@ -22,6 +22,7 @@ from streambot.cli.which_broker import (
 from streambot.domain.errors import UsageError
 from streambot.domain.suggest import did_you_mean
 from streambot.domain.topics import find_topics
+from streambot.domain.words import few
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -14,11 +14,12 @@ import typer
 
 from streambot.cli.console import emit, say, show
 from streambot.cli.env_settings import parse_sets, read_data
-from streambot.cli.human import count, duration, few
+from streambot.cli.human import count, duration
 from streambot.cli.run_flags import Text, parse_device
 from streambot.cli.settings import read_settings
 from streambot.cli.training_view import TrainingView
 from streambot.domain.errors import UsageError
+from streambot.domain.words import few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

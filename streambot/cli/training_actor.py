@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from streambot.cli.console import say, show, warn, write_line
-from streambot.cli.human import count, duration, few
+from streambot.cli.human import count, duration
 from streambot.cli.piece import LINE_EVERY_S
 from streambot.cli.stopping import EXIT_CODES, telling_stop
 from streambot.domain.errors import UsageError
+from streambot.domain.words import few
 
 if TYPE_CHECKING:
     from streambot.cli.which_broker import BrokerPlace, KnownRun

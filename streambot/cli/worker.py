@@ -116,7 +116,8 @@ def _parse_share(text: str | None) -> Share:
 
 class _Console(PieceConsole["WorkerPlan", "WorkerProgress"]):
     def banner(self, plan: WorkerPlan) -> list[list[str]]:
-        from streambot.cli.human import count, few
+        from streambot.cli.human import count
+        from streambot.domain.words import few
 
         partitions = ", ".join(map(str, plan.partitions))
         return [

@@ -18,6 +18,7 @@ from streambot.data.inspection import declaration_of, inspect
 from streambot.domain.errors import ConfigError, DataError, UnknownInstrumentError
 from streambot.domain.registry import declare_yaml, find_registry
 from streambot.domain.suggest import did_you_mean, nearest
+from streambot.domain.words import few
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from streambot.domain.instruments import Instrument, InstrumentType
 
 _GLOB = frozenset("*?[")
-_NAMED = 6
-"""So many symbols are named of those that are alike."""
 
 
 class Chart(NamedTuple):
@@ -217,13 +216,8 @@ def _assumed(inferred: Sequence[Instrument]) -> tuple[str, ...]:
         seen = one.type, one.tick_size, one.volume_step, one.currency, one.timezone
         alike.setdefault(seen, []).append(one.symbol)
     return tuple(
-        f"{_named(symbols)} {'is' if len(symbols) == 1 else 'are'} in no registry: traded as a {kind}, lot "
+        f"{few(symbols)} {'is' if len(symbols) == 1 else 'are'} in no registry: traded as a {kind}, lot "
         f"1, tick size {tick:f} and volume step {step:f} as seen in the data; assumed: currency "
         f"{currency}, time zone {zone}"
         for (kind, tick, step, currency, zone), symbols in alike.items()
     )
-
-
-def _named(symbols: Sequence[str]) -> str:
-    more = len(symbols) - _NAMED
-    return ", ".join(symbols) if more <= 1 else f"{', '.join(symbols[:_NAMED])} and {more:,} more"
