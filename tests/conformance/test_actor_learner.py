@@ -17,7 +17,7 @@ from streambot.adapters.kafka import EMBEDDED, KafkaLog  # noqa: E402
 from streambot.agents.checkpoint import read_head  # noqa: E402
 from streambot.domain.errors import FencedError  # noqa: E402
 from streambot.learning.declaration import read_training  # noqa: E402
-from streambot.learning.learner.service import AHEAD  # noqa: E402
+from streambot.learning.learner.demand import AHEAD  # noqa: E402
 from streambot.learning.policy import load_policy  # noqa: E402
 from streambot.streams.ports import Log, TopicPartition  # noqa: E402
 from tests.learner_rig import BATCH, CONFIG, STEPS, Rig, put_back, taken_down, trained  # noqa: E402

@@ -306,7 +306,6 @@ class Evidence(NamedTuple):
         found: in it.
         told: values of the status stream, in their order.
         updates, steps, buffer: as the checkpoint has them.
-        untold: updates that were made while the broker went, so that nobody could be told.
     """
 
     topic: str
@@ -315,7 +314,6 @@ class Evidence(NamedTuple):
     updates: int
     steps: int
     buffer: dict[str, Any]
-    untold: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, training: Training) -> Evidence:
@@ -353,7 +351,7 @@ def _wrong_updates(seen: Evidence, batches: list[list[Piece]]) -> list[str]:
         wrong += [
             f"update {update}: {said['steps']} steps behind it, of {said['experience']}, and not "
             f"{behind} of {offsets}"
-            for said in told.get(update, [] if update in seen.untold else [NOT_TOLD])
+            for said in told.get(update, [NOT_TOLD])
             if (said["steps"], said["experience"]) != (behind, offsets)
         ]
         if len({(said["reward"], said["lag"]) for said in told.get(update, [])}) > 1:

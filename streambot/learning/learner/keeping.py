@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BUFFER = "buffer"
 """Text of a checkpoint: `BufferState` without its lives, which are many."""
+UNTOLD = "untold"
+"""Text of a checkpoint: records of updates that nobody is known to have been told of."""
 LIVES, MEMORY, USAGE = "lives", "optimizer.", "usage"
 """Tensors of a checkpoint; that of lives holds JSON."""
 
@@ -41,6 +43,7 @@ class Whole(NamedTuple):
         scale: counters of the scale of rewards.
         usage: of the experts, by regime; None: nothing was seen.
         names: of the experts.
+        untold: see `telling.Untold`.
     """
 
     updates: int
@@ -51,6 +54,7 @@ class Whole(NamedTuple):
     scale: dict[str, float]
     usage: npt.NDArray[np.float64] | None
     names: tuple[str, ...]
+    untold: tuple[bytes, ...] = ()
 
 
 def frozen(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -77,7 +81,10 @@ def keep(whole: Whole, agent: PPOAgent, kept: Kept) -> None:
     save_checkpoint(
         kept.folder, agent, state=whole.agent, extra=extra, env=kept.env, names=whole.names,
         progress={"updates": whole.updates, "steps": whole.steps} | whole.scale,
-        about=kept.about | {BUFFER: msgspec.json.encode(without).decode()},
+        about=kept.about | {
+            BUFFER: msgspec.json.encode(without).decode(),
+            UNTOLD: msgspec.json.encode([record.decode() for record in whole.untold]).decode(),
+        },
     )  # fmt: skip
 
 
@@ -99,6 +106,22 @@ def buffer_of(resume: LoadedPolicy) -> BufferState:
             hint="a folder that a learner wrote",
         ) from cause
     return msgspec.structs.replace(said, lives=lives)
+
+
+def untold_of(resume: LoadedPolicy) -> tuple[bytes, ...]:
+    """Records of updates that nobody is known to have been told of.
+
+    Raises:
+        DataError: what the checkpoint says of them cannot be read.
+    """
+    try:
+        said = msgspec.json.decode(resume.head.about.get(UNTOLD, "[]"), type=tuple[str, ...])
+    except msgspec.MsgspecError as cause:
+        raise DataError(
+            "the checkpoint does not say which updates were told of",
+            hint="a folder that a learner wrote",
+        ) from cause
+    return tuple(record.encode() for record in said)
 
 
 def memory_of_learns(resume: LoadedPolicy) -> dict[str, Tensor]:

@@ -6,16 +6,12 @@
 Positions, the optimizer's memory and the weights' sequence stand in one checkpoint, so a learner that
 is started again reads on in front of what the checkpoint had not learnt. Updates behind it are made
 again, on the same experience as long as its topic keeps it.
-
-Weights say how many steps are wanted of every actor, and nobody trades more than that. Where it was
-not enough, because an actor has died or is slow, the learner asks again: it alone knows what it has.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -28,19 +24,23 @@ from streambot.env.fields import observation_fields
 from streambot.env.settings import make_config
 from streambot.learning.declaration import EXPERIENCE, POLICY, STATUS, STATUS_SCHEMA
 from streambot.learning.learner.buffer import BufferState, ExperienceBuffer
+from streambot.learning.learner.demand import AHEAD, Demand
 from streambot.learning.learner.feeding import ExperienceReader
 from streambot.learning.learner.keeping import (
     BUFFER,
+    UNTOLD,
     USAGE,
     Whole,
     buffer_of,
     frozen,
     keep,
     memory_of_learns,
+    untold_of,
 )
 from streambot.learning.learner.progress import Learnt
 from streambot.learning.learner.publishing import Publication, Publisher
 from streambot.learning.learner.returns import Returns
+from streambot.learning.learner.telling import Untold
 from streambot.learning.regimes import Usage
 from streambot.learning.scaling import RewardScale
 from streambot.learning.weights import encode_weights
@@ -62,12 +62,6 @@ if TYPE_CHECKING:
     from streambot.streams.ports import Log, Record, Start
 
 READ_S = 0.1
-ASK_S = 5.0
-"""So long the experience that was asked for is waited for at first, before actors are asked again."""
-RECENT = 8
-"""An actor that was not heard of for more updates counts as gone."""
-AHEAD = 2
-"""Batches that should be there when weights are published: one to learn from at once, one meanwhile."""
 MOST_BATCHES = 8
 """So many wait at most: more is left in the stream."""
 _CATCH_UP_S = 5.0
@@ -119,7 +113,7 @@ class Learner:
         again: Start | None = None,
         actors: int = 1,
     ) -> None:
-        self._actors = actors
+        self._demand = Demand(config.batch, actors)
         self._log, self._training, self._config, self._kept = log, training, config, kept
         self._agent, self._learns = agent, learns
         self._executor, self._now_ms, self._look_at = executor, now_ms, look
@@ -127,7 +121,9 @@ class Learner:
         self._tell, self._stopping, self._again = tell, stopping, again
         progress = {} if resume is None else resume.head.progress
         # Of the checkpoint that it goes on from, and as large as that one's past.
-        self._about = {name: text for name, text in kept.about.items() if name != BUFFER}
+        self._about = {
+            name: text for name, text in kept.about.items() if name not in (BUFFER, UNTOLD)
+        }
         self.done, self.steps = int(progress.get("updates", 0)), int(progress.get("steps", 0))
         self._scale = RewardScale.of_progress(agent.config.learn.gamma, progress)
         self._usage, self._names = Usage(), () if resume is None else resume.head.names
@@ -142,10 +138,11 @@ class Learner:
                 self._usage.mean = resume.extra[USAGE].numpy()
         self._buffer = self._new_buffer()
         self._whole = self._now()
-        self._returns, self._heard = Returns(), dict[str, int]()
+        self._untold = Untold(() if resume is None else untold_of(resume))
+        self._returns = Returns()
         self._heard_at, self._come = 0.0, asyncio.Event()
         # A life of its own: weights of one that goes on from a checkpoint may be fewer updates old.
-        self._life, self._asked = now_ms(), 0
+        self._life = now_ms()
         self._reader = ExperienceReader(log)
         self._old: list[tuple[Training, int]] = []
         """Generations that came before, and the update at which the next one was opened."""
@@ -162,7 +159,8 @@ class Learner:
         Raises:
             DataError: the folder cannot be written.
         """
-        keep(self._whole, self._agent, self._kept)
+        whole = self._whole._replace(untold=self._untold.records)
+        keep(whole, self._agent, self._kept)
 
     def _now(self) -> Whole:
         """The training between two updates."""
@@ -190,23 +188,23 @@ class Learner:
         try:
             await self._reader.begin({training.topics[EXPERIENCE]: await self._start()})
             await self._catch_up()
+            await self._untold.look(self._log, training.topics[STATUS])
             await self._publish(publisher)
             self._heard_at = asked_at = loop.time()
             pumping = asyncio.create_task(self._pump(), name="experience")
             while self.done < config.updates and not self._stopping():
                 if fragments := self._buffer.take(config.batch, self.done):
                     learnt = await self._update(fragments)
-                    self._asked = 0
                     await self._publish(publisher, learnt)
                     if self._due:
-                        await publisher.sent()
+                        await self._arrived(publisher)
                         self.keep()
                         await self._drop()
                     self._tell(learnt)
                     self._heard_at = asked_at = loop.time()
                     continue
                 self._come.clear()
-                await publisher.sent()
+                await self._arrived(publisher)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(READ_S):
                         await self._come.wait()
@@ -214,11 +212,11 @@ class Learner:
                     pumping.result()
                 if loop.time() - self._heard_at > config.silence_s:
                     raise self._silent()
-                if loop.time() - asked_at > ASK_S * 2**self._asked:
-                    self._asked += 1
+                if loop.time() - asked_at > self._demand.patience_s:
+                    self._demand.ask_again()
                     await self._publish(publisher)
                     asked_at = loop.time()
-            await publisher.sent()
+            await self._arrived(publisher)
             return self.done >= config.updates
         finally:
             if pumping is not None:
@@ -282,7 +280,7 @@ class Learner:
         loop = asyncio.get_running_loop()
         measured = await loop.run_in_executor(self._executor, self._learn, fragments)
         self.done += 1
-        self._heard |= {fragment.head.actor: self.done for fragment in fragments}
+        self._demand.served((fragment.head.actor for fragment in fragments), self.done)
         self.steps += sum(fragment.head.steps for fragment in fragments)
         self._whole, taken = self._now(), self._buffer.taken
         look = None
@@ -292,7 +290,7 @@ class Learner:
         return Learnt(
             self.done, self._config.updates, self.steps, float(paid.mean()),
             self._returns.see(fragments), median(lags), max(lags), dict(self._buffer.counts),
-            self._buffer.steps, len(self._recent()), measured, look, taken,
+            self._buffer.steps, self._demand.actors(self.done), measured, look, taken,
         )  # fmt: skip
 
     @property
@@ -300,18 +298,6 @@ class Learner:
         """Is a checkpoint, behind this update?"""
         config = self._config
         return self.done % config.checkpoint_every == 0 or self.done == config.updates
-
-    def _recent(self) -> set[str]:
-        return {a for a, update in self._heard.items() if self.done - update <= RECENT}
-
-    def _wanted(self) -> int:
-        """Steps that each actor is asked for, so that the learner never waits, and nothing gets old.
-
-        Where they were asked before, and it was not enough, half of them may be gone, and so on.
-        """
-        missing = AHEAD * self._config.batch - self._buffer.steps
-        actors = (len(self._recent()) or self._actors) >> self._asked
-        return ceil(max(0, missing) / max(1, actors))
 
     def _scaled(self, fragments: list[Fragment]) -> list[npt.NDArray[np.float32]]:
         """Rewards to learn from; fragments of one length are counted in together."""
@@ -342,8 +328,17 @@ class Learner:
             self._names = self._usage.names or self._names
         return measured or {}
 
+    async def _arrived(self, publisher: Publisher) -> None:
+        """Wait until all that was published is there."""
+        await publisher.sent()
+        self._untold.arrived()
+
     async def _publish(self, publisher: Publisher, learnt: Learnt | None = None) -> None:
         """Weights of now, how far they have come, and what the update brought."""
+        if learnt is not None:
+            said = {"schema": STATUS_SCHEMA, **learnt.said()}
+            self._untold.add(msgspec.json.encode(said))
+        await self._arrived(publisher)
         before = self._training
         if self._generations is not None and self._generations.due:
             self._training = await self._generations.roll()
@@ -353,7 +348,7 @@ class Learner:
         topics = self._training.topics
         record = encode_weights(
             self._agent, training=self._training.training, policy=self._training.policy,
-            sequence=self.done, learner=self._life, wanted=self._wanted(),
+            sequence=self.done, learner=self._life, wanted=self._demand.wanted(self._buffer.steps, self.done),
             urgent=self._buffer.steps < self._config.batch, env=self._kept.env, about=self._about,
             names=self._names, progress={"updates": self.done, "steps": self.steps},
             experience=topics[EXPERIENCE], stream=topics[POLICY],
@@ -361,9 +356,7 @@ class Learner:
         key = self._training.policy.encode()
         # The newer stream first: whoever is told of it finds the weights there.
         records = [(one, key, record) for one in {topics[POLICY]: 0, before.topics[POLICY]: 0}]
-        if learnt is not None:
-            said = msgspec.json.encode({"schema": STATUS_SCHEMA, **learnt.said()})
-            records.append((topics[STATUS], b"update", said))
+        records += [(topics[STATUS], b"update", said) for said in self._untold.send()]
         positions = self._whole.buffer.offsets if self._generations is None else {}
         await publisher.send(Publication(records, positions, self._now_ms()))
         self._wrote(len(record))

@@ -22,10 +22,10 @@ from streambot.agents.moe import MoEAgent  # noqa: E402
 from streambot.agents.ppo import PPOAgent  # noqa: E402
 from streambot.domain.errors import BrokerError  # noqa: E402
 from streambot.learning.actor import ActorPlace, NewestWeights, act, seed_of_life  # noqa: E402
-from streambot.learning.learner import keeping, service  # noqa: E402
+from streambot.learning.learner import demand, keeping  # noqa: E402
 from streambot.learning.learner.buffer import Life  # noqa: E402
+from streambot.learning.learner.demand import AHEAD  # noqa: E402
 from streambot.learning.learner.progress import LearnerConfig  # noqa: E402
-from streambot.learning.learner.service import AHEAD  # noqa: E402
 from streambot.learning.policy import agent_config, load_policy  # noqa: E402
 from streambot.learning.trainer import Kept  # noqa: E402
 from streambot.learning.weights import Weights, decode_weights, encode_weights  # noqa: E402
@@ -100,7 +100,7 @@ async def test_a_slow_learner_slows_actors_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long an update takes: nothing is asked for meanwhile, so nothing piles up or gets old."""
-    monkeypatch.setattr(service, "ASK_S", 0.01)
+    monkeypatch.setattr(demand, "ASK_S", 0.01)
     log = MemoryLog()
     rig = Rig(log, "u.t", tmp_path)
     waiting: list[int] = []
@@ -126,7 +126,7 @@ async def test_actors_are_asked_again_where_it_was_not_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two actors that are expected one never comes: the other one is asked for its share too."""
-    monkeypatch.setattr(service, "ASK_S", 0.05)
+    monkeypatch.setattr(demand, "ASK_S", 0.05)
     rig = Rig(MemoryLog(), "u.t", tmp_path)
     config = msgspec.structs.replace(CONFIG, batch=8 * BATCH, updates=2)
     await asyncio.wait_for(trained(rig, actors=1, config=config, learns=Counting), 60)

@@ -9,9 +9,11 @@ they still write their checkpoint. And every way to get that wrong that we know 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,12 @@ from streambot.domain.errors import BrokerError, SequenceGapError  # noqa: E402
 from streambot.learning.learner import service  # noqa: E402
 from streambot.learning.learner.buffer import BufferState, ExperienceBuffer  # noqa: E402
 from streambot.learning.learner.publishing import Publisher  # noqa: E402
+from streambot.learning.learner.telling import Untold  # noqa: E402
 from streambot.learning.policy import load_policy  # noqa: E402
 from streambot.learning.weights import decode_weights  # noqa: E402
 from streambot.streams.memory import MemoryLog  # noqa: E402
 from streambot.streams.ports import TopicPartition  # noqa: E402
+from streambot.streams.reading import read_to_end  # noqa: E402
 from tests.conftest import SEED  # noqa: E402
 from tests.learner_rig import CONFIG, Counting, Rig, put_back, taken_down, trained  # noqa: E402
 
@@ -85,11 +89,12 @@ class World:
         self.ends: tuple[str, int, type[BaseException]] | None = None
         self.left: dict[str, bytes] = {}
         self.told: list[tuple[int, int, Any]] = []
-        published, kept = Publisher.publish, service.keep
+        self.made = Counter[int]()
+        written, kept = Publisher._write, service.keep
 
-        async def publish(publisher: Publisher, records: Any, *more: Any, **named: Any) -> None:
+        async def write(publisher: Publisher, what: Any) -> None:
             self.at("publishing")
-            await published(publisher, records, *more, **named)
+            await written(publisher, what)
             self.at("published")
 
         def keep(whole: Any, *more: Any) -> None:
@@ -97,7 +102,7 @@ class World:
             kept(whole, *more)
             self.at("kept")
 
-        monkeypatch.setattr(Publisher, "publish", publish)
+        monkeypatch.setattr(Publisher, "_write", write)
         monkeypatch.setattr(service, "keep", keep)
 
     def at(self, point: str) -> None:
@@ -111,13 +116,22 @@ class World:
             raise kind
 
     def learns(self, agent: PPOAgent) -> Counting:
-        """Moves weights, and passes the points in the middle of an update."""
-        return Counting(agent, begins=lambda: self.at("begins"), fetched=lambda: self.at("fetched"))
+        """Moves weights, counts, and passes the points in the middle of an update."""
+
+        def fetched() -> None:
+            self.made[int(made.memory()["count"])] += 1
+            self.at("fetched")
+
+        made = Counting(agent, begins=lambda: self.at("begins"), fetched=fetched)
+        return made
 
     async def train(
         self, experience: list[bytes], ends: list[tuple[str, int, type[BaseException]]]
     ) -> dict[str, torch.Tensor]:
-        """Weights and counters of a training whose learners end so, and that is gone on with each time."""
+        """Weights and counters of a training whose learners end so, and that is gone on with each time.
+
+        Its status stream has every update, and none more often than it was made.
+        """
         log = MemoryLog()
         rig = Rig(log, "u.t", self.folder)
         await rig.begin()
@@ -141,7 +155,12 @@ class World:
         self.ends = None
         self.told = [(told.update, told.steps, told.experience) for told in rig.learnt]
         rig.threads.shutdown()
+        statuses = [record async for batch in read_to_end(log, "u.t.status") for record in batch]
         await log.close()
+        said = Counter(json.loads(record.value)["update"] for record in statuses)
+        assert [*said] == [*range(1, UPDATES + 1)]
+        assert said <= self.made, "told more often than it was made"
+        self.made.clear()
         found = load_policy(self.folder)
         shutil.rmtree(self.folder)
         assert found.head.progress["updates"] == UPDATES
@@ -220,7 +239,23 @@ def reads_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
 
 
-MUTANTS = (forgets, remembers_nothing, takes_twice, keeps_what_is_now, reads_too_far)
+def tells_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates that nobody was told of are forgotten."""
+    monkeypatch.setattr(service, "untold_of", lambda _: ())
+
+
+def tells_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whether they were told of after all."""
+
+    async def blindly(*_: Any) -> None:
+        pass
+
+    monkeypatch.setattr(Untold, "look", blindly)
+
+
+MUTANTS = (
+    forgets, remembers_nothing, takes_twice, keeps_what_is_now, reads_too_far, tells_nobody, tells_again,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
