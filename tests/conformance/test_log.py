@@ -266,6 +266,21 @@ async def test_closing_twice_and_using_what_is_closed(log, name):
         await log.streams()
 
 
+async def test_who_waits_for_a_record_may_be_cancelled(log, name):
+    """The record goes on, and nobody waits longer for it than for any other."""
+    await log.create([spec(name("orders"))])
+    sink = await log.sink()
+    for k in range(20):
+        (await sink.append(name("orders"), 0, b"%d" % k, timestamp_ms=T0)).cancel()
+    async with asyncio.timeout(10):
+        await sink.flush()
+    (await sink.append(name("orders"), 0, b"20", timestamp_ms=T0)).cancel()
+    async with asyncio.timeout(10):
+        await sink.close()
+    source = await log.source({TopicPartition(name("orders"), 0): "beginning"})
+    assert [r.value for r in await take(source, 21)] == [b"%d" % k for k in range(21)]
+
+
 async def test_closing_the_log_closes_what_came_from_it(log, name):
     await log.create([spec(name("ticks"))])
     sink = await log.sink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka.errors import KafkaError
 
@@ -28,6 +28,18 @@ CONFIRM_S = 2.0
 """What has not been stored for that long may be meant for a stream that is no longer there."""
 
 
+class _UnderWay(NamedTuple):
+    """A record that was handed to aiokafka.
+
+    Attributes:
+        stored: what the caller has; it may cancel it, and the record goes on all the same.
+        where: the record goes.
+    """
+
+    stored: asyncio.Future[int]
+    where: str
+
+
 class KafkaSink:
     """`streams.ports.Sink` on one producer. Made by `KafkaLog.sink`.
 
@@ -46,7 +58,7 @@ class KafkaSink:
         self._topics = topics
         self._producer = producer
         self._on_close = on_close
-        self._pending: dict[asyncio.Future[int], str] = {}
+        self._pending: dict[asyncio.Future[RecordMetadata], _UnderWay] = {}
         self._failure: StreambotError | None = None
         self._closed = False
 
@@ -77,8 +89,8 @@ class KafkaSink:
             self._check()
             raise told(cause, self._connection.servers, where) from cause
         stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._pending[stored] = where
-        sent.add_done_callback(lambda done: self._settle(stored, done))
+        self._pending[sent] = _UnderWay(stored, where)
+        sent.add_done_callback(self._settle)
         return stored
 
     async def flush(self) -> None:
@@ -101,8 +113,9 @@ class KafkaSink:
     def fail(self, failure: StreambotError) -> None:
         """The log is lost: nothing under way will be stored, as far as anybody knows."""
         self._failure = self._failure or failure
-        for stored in list(self._pending):
-            self._refuse(stored, failure)
+        pending, self._pending = self._pending, {}
+        for record in pending.values():
+            _refuse(record, failure)
         # Lets go of everybody who waits inside aiokafka; it has no public way to say so.
         accumulator = self._producer._message_accumulator  # noqa: SLF001
         batches = [*accumulator._pending_batches, *chain(*accumulator._batches.values())]  # noqa: SLF001
@@ -120,7 +133,7 @@ class KafkaSink:
             if left <= 0:
                 raise BrokerError(
                     f"{len(self._pending)} records were not stored within {FLUSH_LIMIT_S:g} s",
-                    where=next(iter(self._pending.values())),
+                    where=next(iter(self._pending.values())).where,
                 )
             done, _ = await asyncio.wait(self._pending, timeout=min(left, CONFIRM_S))
             if not done and self._failure is None:
@@ -131,7 +144,7 @@ class KafkaSink:
     async def _confirm(self) -> None:
         """Raise `TopicError` where a stream was deleted: its records would wait for ever."""
         with contextlib.suppress(BrokerError):  # a broker that is away says nothing of its streams
-            for stream in {where.rpartition("/")[0] for where in self._pending.values()}:
+            for stream in {record.where.rpartition("/")[0] for record in self._pending.values()}:
                 await self._topics.confirm(stream)
 
     async def _stop(self) -> None:
@@ -139,24 +152,19 @@ class KafkaSink:
         if not await stopped(self._producer.stop()):
             await stopped(self._producer.client.close())
 
-    def _settle(self, stored: asyncio.Future[int], done: asyncio.Future[RecordMetadata]) -> None:
-        cause = None if done.cancelled() else done.exception()
-        if stored.done():  # refused already
+    def _settle(self, sent: asyncio.Future[RecordMetadata]) -> None:
+        cause = None if sent.cancelled() else sent.exception()
+        record = self._pending.pop(sent, None)
+        if record is None:  # refused already
             return
-        if cause is None and not done.cancelled():
-            del self._pending[stored]
-            stored.set_result(done.result().offset)
+        if cause is None and not sent.cancelled():
+            if not record.stored.done():
+                record.stored.set_result(sent.result().offset)
             return
         reason: Any = cause or ConnectionAbortedError("cancelled")
-        failure = told(reason, self._connection.servers, self._pending[stored])
+        failure = told(reason, self._connection.servers, record.where)
         self._failure = self._failure or failure
-        self._refuse(stored, failure)
-
-    def _refuse(self, stored: asyncio.Future[int], failure: StreambotError) -> None:
-        self._pending.pop(stored, None)
-        if not stored.done():
-            stored.set_exception(failure)
-            stored.exception()  # told by the next call as well: nobody need look here
+        _refuse(record, failure)
 
     def _check(self) -> None:
         self._connection.check()
@@ -164,3 +172,9 @@ class KafkaSink:
             raise BrokerError("the sink is closed")
         if self._failure is not None:
             raise self._failure
+
+
+def _refuse(record: _UnderWay, failure: StreambotError) -> None:
+    if not record.stored.done():
+        record.stored.set_exception(failure)
+        record.stored.exception()  # told by the next call as well: nobody need look here
