@@ -54,7 +54,7 @@ class LearnerView:
             yield
 
     def opened(self, training: Training, place: Place) -> None:
-        """See `wiring.actor_learner.Watching`."""
+        """See `wiring.stream_training.Watching`."""
         say(f"training {training.training} on {place.shown}; {place.delivery}", style="dim")
         if training.growing:
             say(
@@ -66,11 +66,11 @@ class LearnerView:
         )  # fmt: skip
 
     def warned(self, message: str) -> None:
-        """See `wiring.actor_learner.Watching`."""
+        """See `wiring.stream_training.Watching`."""
         warn(message)
 
     def learnt(self, learnt: Learnt, restarts: int) -> None:
-        """See `wiring.actor_learner.Watching`."""
+        """See `wiring.stream_training.Watching`."""
         now = time.monotonic()
         rate = self._pace(now, learnt.steps)
         if self._board is not None:

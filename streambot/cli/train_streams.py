@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from streambot.cli.training import Begun
     from streambot.learning.policy import LoadedPolicy
     from streambot.streams.ports import Start
-    from streambot.wiring.actor_learner import Ended, Where
+    from streambot.wiring.stream_training import Ended, Where
     from streambot.wiring.training import TrainingRequest
 
 GOES_WITH = (
@@ -61,7 +61,8 @@ def train_over_streams(
         typer.Exit: it was stopped by a signal.
     """
     from streambot.processor.folder import check_run_name
-    from streambot.wiring import actor_learner as wiring
+    from streambot.wiring import stream_training as wiring
+    from streambot.wiring.actor_learner import check_broker, learn
     from streambot.wiring.extras import needs_train
     from streambot.wiring.training import training_envs
 
@@ -88,7 +89,7 @@ def train_over_streams(
         learner, _ = wiring.learner_config(begun.request)
         where = _where(given, places, config, begun.found)
         training_envs(begun.request, begun.split)
-        asyncio.run(wiring.check_broker(where))
+        asyncio.run(check_broker(where))
         view, stop = (
             LearnerView(learner.updates, as_json=as_json), telling_stop(say, "behind this update"),
         )  # fmt: skip
@@ -100,7 +101,7 @@ def train_over_streams(
             )
             before = 0 if begun.found is None else int(begun.found.head.progress.get("steps", 0))
             with view.shown(begun.folder / "tensorboard", before):
-                ended = asyncio.run(wiring.learn(job, view, stop))
+                ended = asyncio.run(learn(job, view, stop))
         _tell(begun, ended, time.monotonic() - started, as_json=as_json)
     if stop.reason in EXIT_CODES and not ended.complete:
         raise typer.Exit(EXIT_CODES[stop.reason])
@@ -126,7 +127,7 @@ def _where(
         StreambotError: a setting is wrong.
     """
     from streambot.processor.folder import read_record
-    from streambot.wiring.actor_learner import Where
+    from streambot.wiring.stream_training import Where
 
     settings = read_settings(places, config)
     servers, runs = settings.config.bootstrap_servers, settings.config.runs_dir

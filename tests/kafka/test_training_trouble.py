@@ -6,7 +6,7 @@ waits are shortened (`impatient`): 3 s to notice that a broker is gone, instead 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.train]
 
 IMPATIENT = (str(ROOT / "tests" / "kafka" / "impatient.py"),)
 UPDATES = 120
+Ends = Callable[[Kafka], None]
 
 
 @pytest.fixture
@@ -35,12 +36,13 @@ def training(kafka_home: Path, tmp_path: Path) -> Iterator[Training]:
 
 
 @pytest.mark.timeout(300)
-def test_a_broker_that_is_stopped_and_started_again(training: Training) -> None:
+@pytest.mark.parametrize("ends", [Kafka.stop, Kafka.kill], ids=["stopped", "killed"])
+def test_a_broker_that_goes_and_is_started_again(training: Training, ends: Ends) -> None:
     training.begin("--updates", str(UPDATES))
     training.begin_outside(IMPATIENT_PATIENCE_S="120")
     training.until_update(7)
     until(lambda: acted(training), "an actor from outside that acts", PATIENCE_S)
-    training.kafka.stop()
+    ends(training.kafka)
     learner = training.learner
     learner.end(5)
     errors = [line for line in learner.err.splitlines() if line.startswith("error: ")]
