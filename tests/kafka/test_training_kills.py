@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -181,3 +182,38 @@ def test_killed_at_random_times(training: Training, rng: np.random.Generator) ->
 @pytest.mark.timeout(2_400)
 def test_killed_at_random_times_all_night(training: Training, rng: np.random.Generator) -> None:
     campaign(training, rng, NIGHT)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
+def test_one_of_several_learners_is_killed(training: Training) -> None:
+    """The others cannot go on without it: the training ends, is told why, and goes on where it stood."""
+    training.begin("--learners", "2", "--updates", "1000000")
+    training.begin_outside()
+    for victim in range(2):
+        training.until_update(LAST)
+        os.kill(sorted(sharing(training.learner.pid))[victim], signal.SIGKILL)
+        training.learner.end(3)
+        assert "error: learner: a learner has died: " in training.learner.err
+        assert f"--resume {training.policy}" in training.learner.err
+        training.go_on()
+    training.until_update(LAST)
+    for life in (training.learner, training.outside):
+        life.send(signal.SIGINT)
+    training.learner.end(130)
+    training.outside.end(130)
+    seen = Evidence.of(training)
+    assert complaints(seen) == []
+    assert seen.repeated() == 0
+
+
+def sharing(pid: int) -> list[int]:
+    """Processes that share the updates of a learner; Ray has given them their names."""
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()[1:]
+    rows = [line.split(None, 2) for line in listed]
+    raylets = {one for one, parent, args in rows if int(parent) == pid and "raylet" in args}
+    return [
+        int(one) for one, parent, args in rows if parent in raylets and "_WrappedExecutable" in args
+    ]
