@@ -15,7 +15,8 @@ from streambot.cli.groups import AsJson, single
 from streambot.cli.piece import Namespace
 from streambot.cli.run_flags import WHERE, Data, InferInstruments, Instruments, Registry, Text
 from streambot.cli.settings import ConfigFile, read_settings
-from streambot.cli.training import (
+from streambot.cli.training import begin, run_training
+from streambot.cli.training_flags import (
     LEARN,
     Agent,
     DeviceName,
@@ -27,10 +28,8 @@ from streambot.cli.training import (
     Start,
     TestFrom,
     Updates,
-    begin,
     parse_hidden,
     parse_learn,
-    run_training,
     said,
 )
 from streambot.domain.errors import UsageError

@@ -19,7 +19,8 @@ from streambot.cli.run_flags import (
     Timeframe,
 )
 from streambot.cli.settings import ConfigFile, RunsDir
-from streambot.cli.training import (
+from streambot.cli.training import begin, run_training
+from streambot.cli.training_flags import (
     LEARN,
     Agent,
     DeviceName,
@@ -31,10 +32,8 @@ from streambot.cli.training import (
     Start,
     TestFrom,
     Updates,
-    begin,
     parse_hidden,
     parse_learn,
-    run_training,
     said,
 )
 from streambot.domain.errors import UsageError

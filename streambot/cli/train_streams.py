@@ -16,7 +16,8 @@ from streambot.cli.human import count, duration
 from streambot.cli.learner_view import LearnerView
 from streambot.cli.settings import read_settings
 from streambot.cli.stopping import EXIT_CODES, telling_stop
-from streambot.cli.training import alone, begin, open_training, said
+from streambot.cli.training import alone, begin, open_training
+from streambot.cli.training_flags import said
 from streambot.domain.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ def train_over_streams(
         StreambotError: anything that is wrong, or fails.
         typer.Exit: it was stopped by a signal.
     """
-    from streambot.processor.folder import check_run_name
     from streambot.wiring import stream_training as wiring
     from streambot.wiring.actor_learner import check_broker, learn
     from streambot.wiring.extras import needs_train
@@ -76,8 +76,6 @@ def train_over_streams(
             "experience of which training?", where="--replay-from",
             hint="--resume FOLDER names it; it is kept on Apache Kafka",
         )  # fmt: skip
-    if (name := given.get("run")) is not None:
-        check_run_name(name)
     begun = begin(
         given, ask, flags, config, device, command=COMMAND, kind=wiring.KIND, goes_with=GOES_WITH
     )

@@ -1,4 +1,4 @@
-"""What `train` and `meta-train` share: flags, the words of a training, and Ctrl-C."""
+"""What `train` and `meta-train` share: how a training begins and ends, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
 from streambot.cli.console import emit, say, show
-from streambot.cli.env_settings import parse_sets, read_data
+from streambot.cli.env_settings import read_data
 from streambot.cli.human import count, duration
-from streambot.cli.run_flags import Text, parse_device
+from streambot.cli.run_flags import parse_device
 from streambot.cli.settings import read_settings
 from streambot.cli.training_view import TrainingView
 from streambot.domain.errors import UsageError
@@ -33,113 +33,29 @@ if TYPE_CHECKING:
     from streambot.wiring.policy_log import PolicyLog
     from streambot.wiring.training import Split, TrainingRequest
 
-LEARN = "How it learns"
 COMMANDS = {"train": "train --local", "actor-learner": "train", "meta-train": "meta-train"}
 """By what a checkpoint says of how it was trained, what goes on with it."""
 FOLDERS = Path("policies")
 
-Out = Annotated[
-    Text,
-    typer.Option("--out", metavar="FOLDER", help="Where the policy is kept. Default: policies/<agent>-<n>"),
-]  # fmt: skip
-Resume = Annotated[
-    Text,
-    typer.Option(
-        "--resume", metavar="FOLDER",
-        help="Go on with a training as it was begun; --updates may be more.",
-    ),
-]  # fmt: skip
-Start = Annotated[
-    Text,
-    typer.Option(
-        "--from", metavar="CHECKPOINT", rich_help_panel=LEARN,
-        help="Begin with the parameters of another policy.",
-    ),
-]  # fmt: skip
-Agent = Annotated[
-    Text,
-    typer.Option(
-        "--agent", metavar="moe|ppo", rich_help_panel=LEARN,
-        help="A mixture of four experts, or one network. Default: moe",
-    ),
-]  # fmt: skip
-Updates = Annotated[
-    int | None,
-    typer.Option("--updates", metavar="N", min=1, rich_help_panel=LEARN, show_default=False,
-                 help="Updates of the parameters. Default: 250 (meta-train: 400)"),
-]  # fmt: skip
-Seed = Annotated[
-    int | None,
-    typer.Option("--seed", metavar="N", min=0, rich_help_panel=LEARN, show_default=False,
-                 help="Of parameters, episodes and actions. Default: 0"),
-]  # fmt: skip
-Hidden = Annotated[
-    Text,
-    typer.Option("--hidden", metavar="64,64", rich_help_panel=LEARN,
-                 help="Widths of the layers of every network. Default: 64,64"),
-]  # fmt: skip
-Learn = Annotated[
-    list[str] | None,
-    typer.Option("--learn", metavar="NAME=VALUE", rich_help_panel=LEARN,
-                 help="A setting of learning: lr=1e-3, entropy=0.005, gamma=0.99. Repeatable."),
-]  # fmt: skip
-TestFrom = Annotated[
-    Text,
-    typer.Option("--test-from", metavar="TIME|none",
-                 help="Nothing is trained from then on. Default: the last fifth of the bars."),
-]  # fmt: skip
-DeviceName = Annotated[
-    Text,
-    typer.Option("--device", metavar="auto|cuda|xla|cpu", help="Where it computes. Default: auto"),
-]  # fmt: skip
 
-
-def parse_hidden(text: str | None) -> dict[str, Any]:
-    """Widths of layers, as settings of a network.
-
-    Raises:
-        UsageError: no widths.
-    """
-    if text is None:
-        return {}
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 0 < int(part) <= 65_536 for part in parts):
-        raise UsageError(f"`{text[:60]}` are no widths of layers", where="--hidden", hint="64,64")
-    return {"hidden": tuple(int(part) for part in parts)}
-
-
-def parse_learn(given: list[str] | None, where: str = "--learn") -> dict[str, Any]:
-    """Settings of learning by name.
-
-    Raises:
-        UsageError: no `NAME=VALUE`, or one setting twice.
-    """
-    try:
-        return parse_sets(given)
-    except UsageError as error:
-        raise UsageError(error.message, where=where, hint="NAME=VALUE, as in lr=1e-3") from error
-
-
-def said(**flags: Any) -> dict[str, Any]:
-    """Those flags that were given."""
-    return {
-        name: value for name, value in flags.items() if value is not None and value is not False
-    }
-
-
-def new_folder(out: str | None, agent: str) -> Path:
+def new_folder(out: str | None, run: str | None, agent: str) -> Path:
     """Where a new policy is kept, and nobody else's.
+
+    Args:
+        out: the folder, as somebody asked for it.
+        run: else it has the name of its training.
+        agent: else it is the next one of its kind.
 
     Raises:
         UsageError: something is there already.
     """
-    if out is None:
+    if out is None and run is None:
         for n in range(1, 1 << 20):
             folder = FOLDERS / f"{agent}-{n}"
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(parents=True)  # another training may look for a name at this moment
                 return folder
-    folder = Path(out or FOLDERS)
+    folder = Path(out) if out is not None else FOLDERS / str(run)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
             "there is something already", where=str(folder),
@@ -197,10 +113,13 @@ def begin(
         StreambotError: anything that is wrong with flags, data or checkpoint.
     """
     from streambot.agents.devices import resolve_device
+    from streambot.processor.folder import check_run_name
     from streambot.wiring import training as wiring
     from streambot.wiring.parting import split_data
     from streambot.wiring.trained_on import check_same
 
+    if (name := given.get("run")) is not None:
+        check_run_name(name)
     where, found, kafka = resolve_device(parse_device(device)), None, None
     resume = given.get("resume")
     if resume is not None:
@@ -231,7 +150,10 @@ def begin(
     split = split_data(request, Path.cwd(), kafka)
     if found is not None:
         check_same(found.head.about, split.about, Path(resume or ""))
-    folder = Path(resume) if resume is not None else new_folder(given.get("out"), request.agent)
+    folder = (
+        Path(resume) if resume is not None
+        else new_folder(given.get("out"), given.get("run"), request.agent)
+    )  # fmt: skip
     return Begun(request, folder, where, agent, split, command, found)
 
 

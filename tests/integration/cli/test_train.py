@@ -201,10 +201,14 @@ def test_meta_training_publishes_its_policy(here: Run, broker: str, tmp_path: Pa
     shorter = here("meta-train", *TASKS, "--support", "5000", "--run", "other", "--updates", "2")
     assert shorter.code == 4
     assert "other" not in here("topics", "ls", "--bootstrap-servers", broker).out
-    again = here("meta-train", *TASKS, "--run", "meta", "--updates", "2")
+    same = ("meta-train", *TASKS, "--run", "meta", "--updates", "2")
+    again = here(*same)
+    assert again.code == 2
+    assert "--resume policies/meta goes on with it; --out names another folder" in again.err
+    again = here(*same, "--out", "policies/elsewhere")
     assert again.code == 6
     assert "holds the records of an earlier training" in again.err
-    on = here("meta-train", "--resume", "policies/moe-1", "--updates", "3")
+    on = here("meta-train", "--resume", "policies/meta", "--updates", "3")
     assert on.code == 0, on.err
     listed = here("policy", "ls", "--run", "meta", "--bootstrap-servers", broker, "--json")
     assert [one["sequence"] for one in objects(listed.out) if one.get("training") == "meta"] == [3]

@@ -76,20 +76,20 @@ def test_trains_stops_and_goes_on(start: Start, run: Run, tmp_path: Path) -> Non
     record = json.loads((tmp_path / "runs" / "one" / "run.json").read_bytes())
     assert (record["kind"], record["state"]) == ("training", "interrupted")
 
-    again = run("train", "--resume", "policies/moe-1", "--updates", str(last["updates"] + 3))
+    again = run("train", "--resume", "policies/one", "--updates", str(last["updates"] + 3))
     assert again.code == 0, again.err
     assert "with fresh experience" in again.err
     steps = int(re.search(r"([\d,]+) steps in ", again.out)[1].replace(",", ""))  # type: ignore[index]
     assert f"{last['updates'] + 3:,} updates" in again.out
     assert steps >= last["steps"] + 3 * 512
     assert "0 of others, 0 broken; 0 restarts of actors" in again.out
-    folder = tmp_path / "policies" / "moe-1"
+    folder = tmp_path / "policies" / "one"
     assert list((folder / "tensorboard").glob("events.*"))
     head = load_policy(folder).head
     assert head.about["training"] == "actor-learner"
     assert head.progress["updates"] == last["updates"] + 3
     assert len(head.names) == 4
-    local = run("train", "--local", "--resume", "policies/moe-1")
+    local = run("train", "--local", "--resume", "policies/one")
     assert local.code == 2
     assert "was begun with `train`" in local.err
 
@@ -147,13 +147,13 @@ def test_a_broker_that_dies_is_5_and_the_training_can_go_on(
     assert ended.code == 5, ended.err
     (error,) = (line for line in ended.err.splitlines() if line.startswith("error: "))
     assert "the embedded broker was killed" in error
-    assert "warning: the policy as it was before is kept: --resume policies/moe-1" in ended.err
+    assert "warning: the policy as it was before is kept: --resume policies/one" in ended.err
     assert [word for word in NOISE if word in ended.err] == [], ended.err
     assert "started again" not in ended.err, "actors end with their broker: that is no accident"
     assert pids(tmp_path / "runs" / "one") == []
     told = objects(ended.out)[-1]["update"] if ended.out else 3
-    kept = int(load_policy(tmp_path / "policies" / "moe-1").head.progress["updates"])
+    kept = int(load_policy(tmp_path / "policies" / "one").head.progress["updates"])
     assert kept in {told, told + 1}
-    again = run("train", "--resume", "policies/moe-1", "--updates", str(kept + 2))
+    again = run("train", "--resume", "policies/one", "--updates", str(kept + 2))
     assert again.code == 0, again.err
     assert f"{kept + 2:,} updates" in again.out
