@@ -60,7 +60,7 @@ def told(cause: Exception, servers: str, where: str = "") -> StreambotError:
     """`cause`, which aiokafka raised while talking to `servers`, as an error for people."""
     if isinstance(cause, StreambotError):
         return cause
-    if type(cause) is kafka.KafkaError and isinstance(cause.__cause__, kafka.KafkaError):
+    if type(cause) is kafka.KafkaError and isinstance(cause.__cause__, Exception):
         # What ends the background task of a producer comes wrapped in words that say nothing.
         return told(cause.__cause__, servers, where)
     text = _text(cause)
@@ -106,7 +106,10 @@ def _of_broker(cause: Exception, text: str, servers: str, where: str) -> BrokerE
         )
     if isinstance(cause, _SILENT):
         words = next((said for kind, said in _WORDS if isinstance(cause, kind)), text)
-        return BrokerError(f"no answer from {servers}: {words}", where=where)
+        return BrokerError(
+            f"no answer from {servers}: {words}", where=where,
+            hint="is it still running, and can this machine reach it?",
+        )  # fmt: skip
     if isinstance(cause, _BROKEN):
         return BrokerError(
             f"{servers} cannot do its work: {text}",

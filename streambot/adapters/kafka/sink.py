@@ -87,7 +87,7 @@ class KafkaSink:
                 )  # fmt: skip
         except (KafkaError, OSError, TimeoutError) as cause:
             self._check()
-            raise told(cause, self._connection.servers, where) from cause
+            raise told(self._reason(cause), self._connection.servers, where) from cause
         stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pending[sent] = _UnderWay(stored, where)
         sent.add_done_callback(self._settle)
@@ -161,10 +161,18 @@ class KafkaSink:
             if not record.stored.done():
                 record.stored.set_result(sent.result().offset)
             return
-        reason: Any = cause or ConnectionAbortedError("cancelled")
+        reason = self._reason(cause or ConnectionAbortedError("cancelled"))
         failure = told(reason, self._connection.servers, record.where)
         self._failure = self._failure or failure
         _refuse(record, failure)
+
+    def _reason(self, cause: Any) -> Exception:  # noqa: ANN401  # futures give any exception
+        """What ended aiokafka's sender, where that is why: a record gets a copy of it, which has lost its cause."""
+        sender = self._producer._sender.sender_task  # noqa: SLF001
+        ended = type(cause) is KafkaError and sender is not None and sender.done()
+        if ended and not sender.cancelled() and isinstance(why := sender.exception(), Exception):
+            return why
+        return cause  # type: ignore[no-any-return]
 
     def _check(self) -> None:
         self._connection.check()

@@ -102,6 +102,13 @@ def test_the_cause_of_a_failed_sender_is_told():
     wrapped = kafka.KafkaError("Unexpected error during batch delivery")
     wrapped.__cause__ = kafka.KafkaStorageError()
     assert "cannot do its work" in told(wrapped, "a:1", "t/0").message
+    wrapped.__cause__ = kafka.KafkaError("KafkaConnectionError()")
+    wrapped.__cause__.__cause__ = kafka.KafkaConnectionError()
+    error = told(wrapped, "a:1", "t/0")
+    assert (error.message, error.where) == ("no answer from a:1: the connection is lost", "t/0")
+    assert error.hint
+    wrapped.__cause__ = AttributeError("a bug of theirs")
+    assert "a bug of theirs (AttributeError)" in told(wrapped, "a:1", "t/0").message
 
 
 async def test_an_outage_is_told_once_and_ends_after_its_limit():
