@@ -12,6 +12,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import TopicPartition as KafkaPartition
+from aiokafka import errors as kafka
+from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.protocol.transaction import EndTxnRequest
 
 from streambot.adapters.kafka.offsets import Offsets
 from streambot.adapters.kafka.profile import REQUEST_TIMEOUT_S
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 
 ABORT_LIMIT_S = 2.0
 _LOOK_S = 0.005
+_ASK_S = 0.1
+_ANSWER_S = 5.0
+"""A broker that fences somebody has done so by then."""
 
 
 class KafkaTransactions:
@@ -121,7 +127,13 @@ class KafkaTransactions:
     async def commit(self) -> None:
         """See `Transactions.commit`."""
         began = self._check_begun()
-        await self._bounded(self._producer.commit_transaction(), "committing a transaction")
+        try:
+            await self._bounded(self._producer.commit_transaction(), "committing a transaction")
+        except BrokerError as error:
+            if _says_nothing(error) and await self._is_fenced():
+                self._void = fenced = _overtaken(self._name)
+                raise fenced from None
+            raise
         took = asyncio.get_running_loop().time() - began
         self._began = None
         if took > REQUEST_TIMEOUT_S:
@@ -153,6 +165,38 @@ class KafkaTransactions:
         if not await stopped(self._producer.stop(), ABORT_LIMIT_S):
             await stopped(self._producer.client.close())
 
+    async def _is_fenced(self) -> bool:
+        """Ask the broker again to commit: while another one is taking over, its answer is no answer.
+
+        Apache Kafka (4.4.0 at least) fails on a commit that comes while it fences the writer
+        (`IllegalStateException`, told as an unknown error). Whoever took that for an outage would open the
+        name again, and take over from its successor.
+        """
+        producer = self._producer
+        sender, manager = producer._sender, producer._txn_manager  # noqa: SLF001
+        request = EndTxnRequest(
+            transactional_id=manager.transactional_id, producer_id=manager.producer_id,
+            producer_epoch=manager.producer_epoch, transaction_result=True,
+        )  # fmt: skip
+
+        async def answered() -> bool:
+            while True:
+                await asyncio.sleep(_ASK_S)
+                node = await sender._find_coordinator(  # noqa: SLF001
+                    CoordinationType.TRANSACTION, manager.transactional_id
+                )
+                answer = await producer.client.send(
+                    node, request, group=ConnectionGroup.COORDINATION
+                )
+                error = kafka.for_code(answer.error_code)
+                if error not in (kafka.UnknownError, kafka.ConcurrentTransactions):
+                    return error in (kafka.InvalidProducerEpoch, kafka.ProducerFenced)
+
+        try:
+            return await self._connection.bounded(answered(), _ANSWER_S, "asking again")
+        except BrokerError:
+            return False
+
     async def _bounded(self, work: Coroutine[Any, Any, None], doing: str) -> None:
         try:
             await self._connection.bounded(work, REQUEST_TIMEOUT_S, f"{self._name}: {doing}")
@@ -177,6 +221,13 @@ class KafkaTransactions:
         if self._closed:
             raise BrokerError("the transactions are closed", where=self._name)
         self._connection.check()
+
+
+def _says_nothing(failure: BaseException | None) -> bool:
+    """Is what failed an unknown error?"""
+    while failure is not None and not isinstance(failure, kafka.UnknownError):
+        failure = failure.__cause__
+    return failure is not None
 
 
 def _overtaken(name: str) -> FencedError:
