@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Mapping, Sequence  # of a tuple with names
 from typing import TYPE_CHECKING, NamedTuple
 
-from streambot.streams.finishing import open_finished
+from streambot.streams.finishing import ensure_visible, open_finished, unfinished
 from streambot.streams.ports import TopicPartition
 
 if TYPE_CHECKING:
@@ -42,10 +42,19 @@ class Publisher:
     Args:
         writer: of the log.
         group: whose positions are told; unused where the log has no transactions.
+        places: that it alone writes to.
     """
 
-    def __init__(self, writer: Sink | Transactions, group: str, *, transactional: bool) -> None:
-        self._writer, self._group, self._transactional = writer, group, transactional
+    def __init__(
+        self,
+        writer: Sink | Transactions,
+        group: str,
+        places: Sequence[TopicPartition] = (),
+        *,
+        transactional: bool,
+    ) -> None:
+        self._writer, self._group, self._places = writer, group, places
+        self._transactional = transactional
         self._sending: asyncio.Task[None] | None = None
 
     @classmethod
@@ -64,7 +73,7 @@ class Publisher:
             return cls(await log.sink(), group, transactional=False)
         places = [TopicPartition(stream, 0) for stream in streams]
         writer = await open_finished(log, group, places)
-        return cls(writer, group, transactional=True)
+        return cls(writer, group, places, transactional=True)
 
     async def publish(self, what: Publication) -> None:
         """Write it.
@@ -94,6 +103,24 @@ class Publisher:
         sending, self._sending = self._sending, None
         if sending is not None:
             await sending
+
+    async def settle(self) -> None:
+        """Wait until all that was sent can be read.
+
+        Raises:
+            FencedError, BrokerError: as `publish` does, or it cannot be.
+        """
+        await self.sent()
+        if self._transactional:
+            await ensure_visible(self._writer, self._places)  # type: ignore[arg-type]
+
+    async def visible(self) -> bool:
+        """Can all that is there be read? A broker may need a moment for that, or never do it.
+
+        Raises:
+            BrokerError: the log is gone.
+        """
+        return not (self._transactional and await unfinished(self._writer, self._places))  # type: ignore[arg-type]
 
     async def _write(self, what: Publication) -> None:
         writer = self._writer

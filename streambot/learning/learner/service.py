@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from streambot.streams.ports import Log, Record, Start
 
 READ_S = 0.1
+CONFIRM = 16
+"""So many updates are told before it is asked whether they can be read; with every checkpoint, at once."""
 MOST_BATCHES = 8
 """So many wait at most: more is left in the stream."""
 _CATCH_UP_S = 5.0
@@ -197,14 +199,14 @@ class Learner:
                     learnt = await self._update(fragments)
                     await self._publish(publisher, learnt)
                     if self._due:
-                        await self._arrived(publisher)
+                        await self._arrived(publisher, 1)
                         self.keep()
                         await self._drop()
                     self._tell(learnt)
                     self._heard_at = asked_at = loop.time()
                     continue
                 self._come.clear()
-                await self._arrived(publisher)
+                await publisher.sent()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(READ_S):
                         await self._come.wait()
@@ -216,7 +218,8 @@ class Learner:
                     self._demand.ask_again()
                     await self._publish(publisher)
                     asked_at = loop.time()
-            await self._arrived(publisher)
+            await publisher.settle()
+            self._untold.confirm()
             return self.done >= config.updates
         finally:
             if pumping is not None:
@@ -328,10 +331,11 @@ class Learner:
             self._names = self._usage.names or self._names
         return measured or {}
 
-    async def _arrived(self, publisher: Publisher) -> None:
-        """Wait until all that was published is there."""
+    async def _arrived(self, publisher: Publisher, least: int = CONFIRM) -> None:
+        """Wait until all that was published is there; of so many updates, ask whether they can be read."""
         await publisher.sent()
-        self._untold.arrived()
+        if len(self._untold.records) >= least and await publisher.visible():
+            self._untold.confirm()
 
     async def _publish(self, publisher: Publisher, learnt: Learnt | None = None) -> None:
         """Weights of now, how far they have come, and what the update brought."""

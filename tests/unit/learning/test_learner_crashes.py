@@ -44,8 +44,9 @@ LEARNS = msgspec.structs.replace(
     CONFIG, updates=UPDATES, checkpoint_every=3, silence_s=5, max_lag=2
 )
 SCHEDULES = 40
-POINTS = ("begins", "fetched", "publishing", "published", "keeping", "kept")
-"""Of an update, in their order; the last two are of those behind which there is a checkpoint."""
+POINTS = ("begins", "fetched", "publishing", "unseen", "published", "keeping", "kept")
+"""Of an update, in their order; the last two are of those behind which there is a checkpoint. `unseen`: from
+now on the broker takes what it is given, and nobody will ever read it; the next publication fails."""
 
 
 class Killed(BaseException):
@@ -90,30 +91,57 @@ class World:
         self.left: dict[str, bytes] = {}
         self.told: list[tuple[int, int, Any]] = []
         self.made = Counter[int]()
+        self.unseen: type[BaseException] | None = None
         written, kept = Publisher._write, service.keep
 
         async def write(publisher: Publisher, what: Any) -> None:
             self.at("publishing")
+            self.fail_unseen()
+            if self.due("unseen"):
+                return
             await written(publisher, what)
             self.at("published")
+
+        async def settle(publisher: Publisher) -> None:
+            await publisher.sent()
+            self.fail_unseen()
+
+        async def visible(_: Publisher) -> bool:
+            return self.unseen is None
 
         def keep(whole: Any, *more: Any) -> None:
             self.at("keeping")
             kept(whole, *more)
             self.at("kept")
 
-        monkeypatch.setattr(Publisher, "_write", write)
+        for name, instead in (("_write", write), ("settle", settle), ("visible", visible)):
+            monkeypatch.setattr(Publisher, name, instead)
         monkeypatch.setattr(service, "keep", keep)
 
     def at(self, point: str) -> None:
         """That point is reached: end there, if it is time."""
+        if (kind := self.due(point)) is not None:
+            self.end(kind)
+
+    def due(self, point: str) -> type[BaseException] | None:
+        """How it ends here, if it is time."""
         if self.ends is None or self.ends[0] != point:
-            return
+            return None
         self.ends = (point, self.ends[1] - 1, self.ends[2])
-        if self.ends[1] == 0:
-            kind, self.ends = self.ends[2], None
-            self.left = taken_down(self.folder)
-            raise kind
+        if self.ends[1]:
+            return None
+        kind, self.ends = self.ends[2], None
+        self.unseen = kind if point == "unseen" else None
+        return kind
+
+    def fail_unseen(self) -> None:
+        """Where nobody will read what was written before, nothing more is taken."""
+        if self.unseen is not None:
+            self.end(self.unseen)
+
+    def end(self, kind: type[BaseException]) -> None:
+        self.left = taken_down(self.folder)
+        raise kind
 
     def learns(self, agent: PPOAgent) -> Counting:
         """Moves weights, counts, and passes the points in the middle of an update."""
@@ -143,7 +171,7 @@ class World:
         begun = rig.learner(config=LEARNS, learns=self.learns)
         begun.keep()
         for end in [*ends, None]:
-            self.ends = end
+            self.ends, self.unseen = end, None
             learner = rig.learner(config=LEARNS, learns=self.learns, resume=True)
             try:
                 assert await learner.run()

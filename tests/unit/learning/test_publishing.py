@@ -10,6 +10,7 @@ import pytest
 from streambot.domain.errors import FencedError
 from streambot.learning.learner import publishing
 from streambot.learning.learner.publishing import Publication, Publisher
+from streambot.streams.ports import TopicPartition
 
 RECORDS = [("t.policy", b"main", b"weights"), ("t.status", b"update", b"{}")]
 WHAT, WITHOUT = (Publication(RECORDS, positions, 0) for positions in ({"t.experience": 7}, {}))
@@ -83,6 +84,26 @@ async def test_a_failure_is_told_by_whoever_comes_next_and_once() -> None:
         await publisher.close()
     with pytest.raises(FencedError):
         await made(Slow(refuses=True)).publish(WITHOUT)
+
+
+async def test_what_is_there_may_not_be_readable_yet() -> None:
+    class Hidden(Slow):
+        left = 2
+
+        async def unfinished(self, places: Any) -> list[Any]:
+            self.left -= 1
+            return list(places) if self.left >= 0 else []
+
+        async def include(self, places: Any) -> None:
+            raise AssertionError(places)
+
+    publisher = Publisher(
+        Hidden(), "t.learner", [TopicPartition("t.status", 0)], transactional=True
+    )  # type: ignore[arg-type]
+    await publisher.send(WHAT)
+    assert not await publisher.visible()
+    await publisher.settle()
+    assert await publisher.visible()
 
 
 async def test_whoever_closes_lets_it_arrive_but_not_for_ever(monkeypatch) -> None:

@@ -20,7 +20,7 @@ from tests.learner_rig import ENV, new_agent
 pytestmark = pytest.mark.train
 
 
-def test_what_is_on_its_way_stays_until_it_is_there() -> None:
+def test_what_is_on_its_way_stays_until_it_can_be_read() -> None:
     untold = Untold()
     untold.add(b"1")
     assert untold.send() == (b"1",)
@@ -28,9 +28,12 @@ def test_what_is_on_its_way_stays_until_it_is_there() -> None:
     assert untold.records == (b"1", b"2"), (
         "as a checkpoint has to have them, if the broker goes now"
     )
-    untold.arrived()
-    assert untold.send() == (b"2",)
-    untold.arrived()
+    assert untold.send() == (b"2",), "the first one was sent already"
+    untold.add(b"3")
+    untold.confirm()
+    assert untold.records == (b"3",), "which nobody has sent"
+    assert untold.send() == (b"3",)
+    untold.confirm()
     assert untold.records == ()
 
 
