@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 
 import numpy as np
 import pytest
@@ -279,6 +281,22 @@ async def test_who_waits_for_a_record_may_be_cancelled(log, name):
         await sink.close()
     source = await log.source({TopicPartition(name("orders"), 0): "beginning"})
     assert [r.value for r in await take(source, 21)] == [b"%d" % k for k in range(21)]
+
+
+@pytest.mark.parametrize("what", ["source", "sink"])
+async def test_who_opens_a_client_may_be_cancelled(log, name, what):
+    """At any moment of it; nothing stays open, which would be told as a warning."""
+    await log.create([spec(name("orders"))])
+    for k in range(40):
+        opened = (
+            log.sink() if what == "sink" else log.source({TopicPartition(name("orders"), 0): 0})
+        )
+        task = asyncio.create_task(opened)
+        await asyncio.sleep(k * 0.0005)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await (await task).close()
+    gc.collect()
 
 
 async def test_closing_the_log_closes_what_came_from_it(log, name):

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 OPEN_LIMIT_S = 10.0
+_STANDS_S = 2.0
+"""A client has started by then, where its broker is there."""
 _LEARN_PAUSE_S = 0.02
 _ABSENT_S = 3.0
 """A broker that has just started may not know a stream yet; after that long, it is not there."""
@@ -148,6 +150,20 @@ class Connection:
             await task
         self.check()
         raise BrokerError(f"no answer from {self.servers}: {doing} took more than {limit_s:g} s")
+
+    async def start(self, work: Coroutine[Any, Any, None], limit_s: float, doing: str) -> None:
+        """Start a client; whoever is cancelled meanwhile waits until it stands, and can be stopped.
+
+        aiokafka leaves a connection open where its start is cut short.
+        """
+        starting = asyncio.ensure_future(self.bounded(work, limit_s, doing))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait({starting}, timeout=_STANDS_S)
+            raise
+        finally:
+            starting.cancel()
 
     async def learn(self, client: AIOKafkaClient, stream: str) -> None:
         """Let a client know a stream that exists, without asking for it by name.

@@ -110,7 +110,7 @@ class KafkaLog:
         sink = KafkaSink(self._connection, self._topics, producer, self._open.discard)
         self._open.add(sink)
         try:
-            await self._connection.bounded(producer.start(), OPEN_LIMIT_S, "starting a producer")
+            await self._connection.start(producer.start(), OPEN_LIMIT_S, "starting a producer")
         except BaseException:
             await sink.close()
             raise
@@ -127,7 +127,7 @@ class KafkaLog:
         made = KafkaTransactions(name, self._connection, self._topics, producer, self._open.discard)
         self._open.add(made)
         try:
-            await self._connection.bounded(
+            await self._connection.start(
                 producer.start(), FENCE_LIMIT_S, f"opening the transactions of {name}"
             )
         except BaseException:

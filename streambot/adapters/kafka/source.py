@@ -65,7 +65,7 @@ class KafkaSource:
     async def begin(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Start the consumer, assign the partitions, go to their offsets."""
         consumer = self._consumer
-        await self._connection.bounded(consumer.start(), OPEN_LIMIT_S, "starting a consumer")
+        await self._connection.start(consumer.start(), OPEN_LIMIT_S, "starting a consumer")
         for stream in {place.stream for place in offsets}:
             await self._connection.learn(consumer._client, stream)  # noqa: SLF001
         self._positions = dict(offsets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -34,14 +35,14 @@ NOISE = ("Traceback", "never retrieved", "nclosed", "was destroyed", "aiokafka",
 """Of libraries: nobody should read it, whatever died."""
 
 
-def pids(folder: Path) -> list[int]:
-    """Processes that say that they act for the training whose run folder this is."""
-    found = []
+def pids(folder: Path) -> dict[int, str]:
+    """Processes that say that they act for the training whose run folder this is, and as whom."""
+    found = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.exists() else []
-            if b"actor" in words and str(folder.name).encode() in words:
-                found.append(int(entry.name))
+        with contextlib.suppress(OSError):  # it is no process, or ends at this moment
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if "actor" in words and folder.name in words:
+                found[int(entry.name)] = words[words.index("--agent") + 1]
     return found
 
 
@@ -55,7 +56,7 @@ def test_trains_stops_and_goes_on(start: Start, run: Run, tmp_path: Path) -> Non
         assert json.loads(first.stdout.readline())["schema"] == "streambot.training/1"
     doomed = pids(tmp_path / "runs" / "one")
     assert len(doomed) == 2
-    os.kill(doomed[0], signal.SIGKILL)
+    os.kill(min(doomed), signal.SIGKILL)
     wait_for(first, "was killed by signal 9: started again")
     for _ in range(3):
         first.stdout.readline()
@@ -72,7 +73,7 @@ def test_trains_stops_and_goes_on(start: Start, run: Run, tmp_path: Path) -> Non
     assert (last["duplicate"], last["foreign"], last["broken"]) == (0, 0, 0)
     assert last["steps"] >= 512 * last["updates"] > 0
     assert {u["update"] for u in updates} <= set(range(1, last["updates"] + 1))
-    assert pids(tmp_path / "runs" / "one") == [], "actors end with the training"
+    assert pids(tmp_path / "runs" / "one") == {}, "actors end with the training"
     record = json.loads((tmp_path / "runs" / "one" / "run.json").read_bytes())
     assert (record["kind"], record["state"]) == ("training", "interrupted")
 
@@ -104,7 +105,9 @@ def test_an_actor_that_stood_still_goes_on_in_a_newer_generation(
     assert first.stdout is not None
     for _ in range(3):
         first.stdout.readline()
-    (still, _) = pids(tmp_path / "runs" / "one")
+    acting = pids(tmp_path / "runs" / "one")
+    (still, _) = acting
+    still_log = tmp_path / "runs/one/actors" / f"{acting[still]}.log"
     begun = generation_of(first)
     os.kill(still, signal.SIGSTOP)
     while generation_of(first) < begun + 3:  # each as soon as a checkpoint covers the one before
@@ -117,7 +120,10 @@ def test_an_actor_that_stood_still_goes_on_in_a_newer_generation(
     first.send_signal(signal.SIGINT)
     ended = end(first)
     assert ended.code == 130, ended.err
-    assert "warning" not in ended.err
+    # Its first rollout may take as long as eight updates of so small a network.
+    warnings = [line for line in ended.err.splitlines() if line.startswith("warning: ")]
+    assert [line for line in warnings if "fragments came too late" not in line] == []
+    assert [word for word in NOISE if word in ended.err + still_log.read_text()] == []
     assert objects(ended.out)[-1]["restarts"] == 0
 
 
@@ -150,7 +156,7 @@ def test_a_broker_that_dies_is_5_and_the_training_can_go_on(
     assert "warning: the policy as it was before is kept: --resume policies/one" in ended.err
     assert [word for word in NOISE if word in ended.err] == [], ended.err
     assert "started again" not in ended.err, "actors end with their broker: that is no accident"
-    assert pids(tmp_path / "runs" / "one") == []
+    assert pids(tmp_path / "runs" / "one") == {}
     told = objects(ended.out)[-1]["update"] if ended.out else 3
     kept = int(load_policy(tmp_path / "policies" / "one").head.progress["updates"])
     assert kept in {told, told + 1}
