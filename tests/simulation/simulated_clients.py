@@ -66,7 +66,8 @@ class _Writer(ABC):
                 )
                 del self._queue[: len(batch)]
                 for (_, stored), offset in zip(batch, offsets, strict=True):
-                    stored.set_result(offset)
+                    if not stored.done():  # whoever waited for it may have been cancelled
+                        stored.set_result(offset)
         except BaseException as failure:  # noqa: BLE001  # told by the next call, as in aiokafka
             self.fail(failure)
         finally:

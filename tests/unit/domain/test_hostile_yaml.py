@@ -22,6 +22,7 @@ from streambot.domain.yaml_positions import MAX_BYTES, parse_yaml
 WORD = "hostile.yaml"
 PER_KIND = 170
 MOST_SECONDS = 1.0
+"""Of CPU: other processes of the machine are no reason to fail."""
 MOST_MEGABYTES = 100
 
 REGISTRY = bundled_path("instruments.yaml").read_text()
@@ -305,13 +306,13 @@ KINDS = {
 
 
 def attack(raw: bytes, reader) -> ConfigError | None:
-    start = time.perf_counter()
+    start = time.thread_time()
     try:
         reader(parse_yaml(raw, name=WORD))
     except ConfigError as error:
         return error
     finally:
-        assert time.perf_counter() - start < MOST_SECONDS
+        assert time.thread_time() - start < MOST_SECONDS
     return None
 
 
