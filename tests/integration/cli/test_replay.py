@@ -333,6 +333,7 @@ def test_ctrl_z_gives_the_terminal_back_until_the_run_goes_on(tmp_path: Path) ->
     terminal = Terminal(tmp_path, "simulate", "--speed", "600x", "--run", "r")
     try:
         terminal.until(lambda: terminal.cbreak, "keys")
+        terminal.wait("(asked 600x)")  # before it goes there is nothing to pause
         terminal.press("\x1a")
         _, status = os.waitpid(terminal.process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
