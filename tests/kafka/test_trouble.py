@@ -361,19 +361,20 @@ def test_a_broker_that_goes_and_comes_back(
     simulation = shell.begins("simulate", "--run", "alone", *pace, *place.at)
     until((shell.folder / "runs" / "outage" / "run.json").exists, "the run")
     longer = {"IMPATIENT_PATIENCE_S": "60"}
-    worker = shell.begins("worker", "--run", "outage", "-q", "--json", **longer)
     tail = shell.begins(
         "tail", "fills", "--run", "outage", "--json", "--from", "beginning", **longer
     )
+    worker = shell.begins("worker", "--run", "outage", "-q", "--json", **longer)
     until(lambda: committed(place, "outage", 60), "a part of the run")
-    until((shell.folder / "runs" / "alone" / "run.json").exists, "the simulation")
+    until(lambda: committed(place, "alone"), "a part of the simulation")
     place.broker.kill()
     gone = time.monotonic()
     ended = shell.waits_for(simulation)
-    told(ended, 5, "Kafka at", "has not answered for", "--resume alone")
-    assert time.monotonic() - gone < GONE_S
-    assert not warnings(ended)
+    noticed_s = time.monotonic() - gone
     place.broker.start()
+    told(ended, 5, "Kafka at", "has not answered for", "--resume alone")
+    assert noticed_s < GONE_S
+    assert not warnings(ended)
     ended = shell.waits_for(replay)
     if ended.code == 5:  # the broker took longer than its patience: it says how to go on
         told(ended, 5, "nothing could be stored for", "streambot replay --resume outage")
@@ -391,6 +392,35 @@ def test_a_broker_that_goes_and_comes_back(
     again = shell.types("simulate", "--resume", "alone", "--speed", "max", "-q", "--json")
     assert again.code == 0, again.err
     assert json.loads(again.out)["digest"] == undisturbed["digest"]
+
+
+def test_a_broker_that_goes_while_somebody_opens(
+    shell: Shell, place: Place, undisturbed: dict[str, Any]
+) -> None:
+    """Whatever they were about to ask it, each of them says in a line that it is gone, and what to do."""
+    commands = [
+        shell.begins(*arguments, "-q", *place.at)
+        for arguments in (
+            ("simulate", "--run", "opened"), ("simulate", "--run", "opened-too"),
+            ("replay", "--run", "filled"), ("replay", "--run", "filled-too"),
+        )
+    ]  # fmt: skip
+    runs = shell.folder / "runs"
+    until(lambda: list(runs.glob("*/run.json")), "a run")
+    place.broker.kill()
+    gone = time.monotonic()
+    ends = [shell.waits_for(process) for process in commands]
+    noticed_s = time.monotonic() - gone
+    place.broker.start()
+    for ended in ends:
+        told(ended, 5, ": ", place.broker.address, "try: ")
+    assert noticed_s < GONE_S
+    for name in sorted(file.parent.name for file in runs.glob("*/run.json")):
+        command = "simulate" if name.startswith("opened") else "replay"
+        again = shell.types(command, "--resume", name, "--speed", "max", "-q", "--json")
+        assert again.code == 0, (name, ends, again)
+        if command == "simulate":
+            assert json.loads(again.out)["digest"] == undisturbed["digest"]
 
 
 def fill(path: Path) -> None:
@@ -444,8 +474,8 @@ def test_a_broker_that_is_gone_for_good(shell: Shell, place: Place) -> None:
     """The last of this module: each of them ends within its limit, and says how to go on."""
     replay = shell.begins("replay", "--speed", "300x", "--run", "last", "-q", *place.at)
     until((shell.folder / "runs" / "last" / "run.json").exists, "the run")
-    worker = shell.begins("worker", "--run", "last", "-q")
     tail = shell.begins("tail", "pnl", "--run", "last", "--from", "end")
+    worker = shell.begins("worker", "--run", "last", "-q")
     until(lambda: committed(place, "last", 10), "a part of the run")
     place.broker.kill()
     gone = time.monotonic()
