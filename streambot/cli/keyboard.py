@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HINT = "space pauses, ? shows the keys"
+IDLE = "no replay goes at the moment: the key did nothing"
 HELP = "space: pause, go on   . or →: one barrier   + -: twice, half the speed   ?: this   Ctrl-C: stop"
 _KEYS = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.)?|.", re.DOTALL)
 _STEP = frozenset({b".", b">", b"\x1b[C", b"\x1bOC"})
@@ -116,6 +117,7 @@ class Keyboard:
         if self._speeding is not None and not self._speeding[1].done():
             speed = self._speeding[0]  # the key before waits for its barrier still
         if speed is None:
+            self._say(IDLE)
             return
         if speed.is_max:
             if factor < 1:
@@ -142,7 +144,9 @@ class Keyboard:
 
     def _give(self, command: Command) -> asyncio.Future[Acknowledgement] | None:
         answer = self._controls.apply(command)
-        if answer is not None:
+        if answer is None:
+            self._say(IDLE)
+        else:
             answer.add_done_callback(self._answered)
         return answer
 

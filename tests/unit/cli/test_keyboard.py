@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from streambot.cli.keyboard import HELP, Keyboard
+from streambot.cli.keyboard import HELP, IDLE, Keyboard
 from streambot.domain.replay_settings import MAX_SPEED, Speed
 from streambot.streams.control import (
     Acknowledgement,
@@ -110,10 +110,12 @@ async def test_other_keys_mean_nothing_and_a_question_mark_helps():
     assert said == [HELP]
 
 
-async def test_nothing_is_asked_while_nothing_goes():
-    keys, said = board(Controls(None))
+async def test_a_key_that_is_pressed_while_nothing_goes_says_so():
+    controls = Controls(None)
+    keys, said = board(controls)
     keys.press(b" .+-")
-    assert said == []
+    assert said == [IDLE] * 4
+    assert controls.given == []
 
 
 async def test_a_refusal_is_said():
