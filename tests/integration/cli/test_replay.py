@@ -209,6 +209,13 @@ def test_mistakes_are_said_in_words(here: Run, arguments, code, words) -> None:
     assert "Traceback" not in ended.err
 
 
+def _sit_down() -> None:
+    """What a login does: the terminal is its own, and no signal is ignored (as `nohup make test &` ignores them)."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Terminal:
     """`streambot simulate` on a terminal of its own."""
 
@@ -221,7 +228,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "streambot.cli.main", *arguments],
             stdin=slave, stdout=slave, stderr=slave, cwd=folder, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+            preexec_fn=_sit_down,  # noqa: PLW1509
             env={**clean, **kept, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "120"},
         )  # fmt: skip
         self.slave = slave
