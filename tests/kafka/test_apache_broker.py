@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -19,6 +20,7 @@ from streambot.adapters.kafka import APACHE, KafkaLog
 from streambot.domain.errors import BrokerError, StreamError, TopicError
 from streambot.domain.topics import bundled_topics
 from streambot.streams.ports import StreamSpec, TopicPartition
+from streambot.streams.reading import read_to_end
 
 # tests look at files as they are
 
@@ -182,3 +184,31 @@ async def test_a_program_that_is_no_java(kafka_home, tmp_path):
     program.chmod(0o755)
     with pytest.raises(BrokerError, match="no such class"):
         await ApacheBroker(kafka_home, tmp_path / "broker", java=Path(program)).start()
+
+
+async def test_records_of_long_ago_are_kept_also_where_nobody_said_so(kafka_home, tmp_path):
+    """Kafka counts retention from the timestamp, which is the market's: its default would delete them."""
+    often = {"log.initial.task.delay.ms": "100", "log.retention.check.interval.ms": "300"}
+    async with (
+        ApacheBroker(kafka_home, tmp_path, settings=often) as broker,
+        await KafkaLog.open(broker.address) as log,
+    ):
+        await log.create(
+            [StreamSpec(name="kept"), StreamSpec(name="cut", config={"retention.ms": "604800000"})]
+        )
+        sink = await log.sink()
+        for stream in ("kept", "cut"):
+            await sink.append(stream, 0, b"1", timestamp_ms=T0)
+        await sink.flush()
+
+        async def records(stream: str) -> list[bytes]:
+            read = read_to_end(log, stream, {0: "beginning"})
+            return [record.value async for batch in read for record in batch]
+
+        limit = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(StreamError):  # it was cut between two questions
+                if not await records("cut"):
+                    break
+            assert time.monotonic() < limit, "Kafka deletes nothing by its timestamp any more"
+        assert await records("kept") == [b"1"]

@@ -24,6 +24,8 @@ SETTINGS: dict[str, str] = {
     "share.coordinator.state.topic.min.isr": "1",
     # Topics are declared by topics.yaml, never by a typo.
     "auto.create.topics.enable": "false",
+    # Records carry the market's time: a week by it (the default) deletes a replay of last year at once.
+    "log.retention.ms": "-1",
     # A lone consumer need not wait three seconds for company.
     "group.initial.rebalance.delay.ms": "0",
     # Classic-protocol sessions as short as a test needs.
