@@ -139,7 +139,7 @@ def inspect_files(flags: Mapping[str, object]) -> Inspection:
     """
     from streambot.data.files import open_bars
     from streambot.data.timeline import Timeline
-    from streambot.domain.registry import declare_yaml, find_registry
+    from streambot.domain.registry import find_registry, suggest_yaml
     from streambot.wiring.feeds import find_feeds
 
     config = read_settings(flags).config
@@ -148,9 +148,10 @@ def inspect_files(flags: Mapping[str, object]) -> Inspection:
     timeline = Timeline(
         found.feeds, decision_ns=config.timeframe_ns, round_prices=config.round_prices
     )
-    _, registry = find_registry(Path(config.registry) if config.registry else None, cwd)
+    where, registry = find_registry(Path(config.registry) if config.registry else None, cwd)
     instruments = {feed.instrument.symbol: feed.instrument for feed in found.feeds}
     unknown = [instrument for symbol, instrument in instruments.items() if symbol not in registry]
+    known = [instrument for symbol, instrument in instruments.items() if symbol in registry]
     opened = [
         open_bars(path, quote_side=config.quote_side)
         for path in sorted({feed.path for feed in found.feeds})
@@ -159,7 +160,7 @@ def inspect_files(flags: Mapping[str, object]) -> Inspection:
         plan=timeline.plan(),
         instruments=instruments,
         files=tuple(Mapped(file.path, file.columns, file.stamps.value) for file in opened),
-        undeclared=declare_yaml(unknown, inferred=True) if unknown else "",
+        undeclared=suggest_yaml(unknown, known, where) if unknown else "",
         warnings=found.warnings,
     )
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REGISTRY_FILE = "instruments.yaml"
+BUNDLED = "bundled"
+"""Where the registry is that comes with the package."""
 _ROOT = "instruments"
 _SUGGESTED = 3  # symbols for which a hint is spelled out
 
@@ -52,7 +54,7 @@ def find_registry(explicit: Path | None, cwd: Path) -> tuple[Path | str, dict[st
     """The registry to use: `explicit`, else the one in `cwd`, else the bundled one.
 
     Returns:
-        Its path (or the word `bundled`) and its instruments.
+        Its path (or `BUNDLED`) and its instruments.
 
     Raises:
         ConfigError: the first of the three that exists is wrong, or `explicit` does not exist.
@@ -62,7 +64,7 @@ def find_registry(explicit: Path | None, cwd: Path) -> tuple[Path | str, dict[st
     local = cwd / REGISTRY_FILE
     if local.exists():
         return local, load_registry(local)
-    return "bundled", bundled_registry()
+    return BUNDLED, bundled_registry()
 
 
 def read_registry(document: Document) -> dict[str, Instrument]:
@@ -140,6 +142,24 @@ def declare_yaml(
                 for name in _ASSUMED
             ]
     return "\n".join(lines) + "\n"
+
+
+def suggest_yaml(
+    inferred: Sequence[Instrument], used: Sequence[Instrument], where: Path | str
+) -> str:
+    """The YAML block that declares what no registry does.
+
+    Args:
+        inferred: instruments guessed from data.
+        used: instruments beside them that are declared.
+        where: the registry that declares those. The bundled one is replaced by whoever writes a file of
+            their own, so that then the block has them too.
+    """
+    block = declare_yaml(inferred, inferred=True)
+    if where == BUNDLED and used:
+        block += "  # as the bundled registry has them, which a file of your own replaces\n"
+        block += declare_yaml(used, header=False)
+    return block
 
 
 def _check_lots(document: Document, instrument: Instrument) -> None:

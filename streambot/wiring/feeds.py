@@ -16,7 +16,7 @@ from streambot.data.feed import Feed
 from streambot.data.files import is_bar_file, open_bars, symbol_of_file
 from streambot.data.inspection import declaration_of, inspect
 from streambot.domain.errors import ConfigError, DataError, UnknownInstrumentError
-from streambot.domain.registry import declare_yaml, find_registry
+from streambot.domain.registry import find_registry, suggest_yaml
 from streambot.domain.suggest import did_you_mean, nearest
 from streambot.domain.words import few
 
@@ -63,7 +63,7 @@ def find_feeds(config: SimulationConfig, cwd: Path) -> Feeds:
         UnknownInstrumentError: a symbol that no registry declares, with its declaration.
         ConfigError: an instrument without bars, or the registry is wrong.
     """
-    _, registry = find_registry(Path(config.registry) if config.registry else None, cwd)
+    where, registry = find_registry(Path(config.registry) if config.registry else None, cwd)
     files = {
         path: open_bars(path, quote_side=config.quote_side) for path in bar_files(config.data, cwd)
     }
@@ -75,7 +75,9 @@ def find_feeds(config: SimulationConfig, cwd: Path) -> Feeds:
             instruments[symbol] = registry[symbol]
     inferred = _infer([symbol for symbol in symbols if symbol not in registry], charts, config)
     if inferred and not config.infer_instruments:
-        raise _unknown(inferred, registry)
+        raise _unknown(
+            inferred, registry, suggest_yaml(inferred, list(instruments.values()), where)
+        )
     instruments |= {instrument.symbol: instrument for instrument in inferred}
     feeds = [_feed(instruments[symbol], charts, config) for symbol in sorted(instruments)]
     return Feeds(tuple(feeds), _assumed(inferred))
@@ -191,7 +193,7 @@ def _feed(instrument: Instrument, charts: Mapping[str, Chart], config: Simulatio
 
 
 def _unknown(
-    inferred: Sequence[Instrument], registry: Mapping[str, Instrument]
+    inferred: Sequence[Instrument], registry: Mapping[str, Instrument], suggestion: str
 ) -> UnknownInstrumentError:
     symbols = tuple(instrument.symbol for instrument in inferred)
     near = [(symbol, nearest(symbol, registry)) for symbol in symbols[:5]]
@@ -199,7 +201,7 @@ def _unknown(
     return UnknownInstrumentError(
         f"no registry declares {', '.join(symbols)}",
         symbols=symbols,
-        suggestion=declare_yaml(inferred, inferred=True),
+        suggestion=suggestion,
         hint=" ".join(
             [
                 *meant,

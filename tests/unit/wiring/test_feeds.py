@@ -6,6 +6,7 @@ import pytest
 
 from streambot.domain.config import SimulationConfig
 from streambot.domain.errors import ConfigError, DataError, UnknownInstrumentError
+from streambot.domain.registry import bundled_registry, declare_yaml
 from streambot.wiring.feeds import find_feeds
 from tests.integration.simulate.bars import REGISTRY, write_bars
 
@@ -89,6 +90,36 @@ def test_an_unknown_symbol_stops_with_its_declaration_or_goes_on_and_says_so(fol
     [warning] = found.warnings
     assert "assumed" in warning
     assert "mine" in warning
+
+
+def test_a_file_with_the_suggestion_is_all_that_the_data_need(folder):
+    """It replaces the bundled registry: what that one had of the data is in it, as it was."""
+    rows = "".join(
+        f"{symbol},2020-12-01T14:3{minute}Z,1,2,1,1,1\n"
+        for minute in range(2) for symbol in ("mine", "NIFTY")
+    )  # fmt: skip
+    (folder / "two.csv").write_text("symbol,time,open,high,low,close,volume\n" + rows)
+    (folder / "instruments.yaml").unlink()
+    config = SimulationConfig(data=("two.csv",))
+    with pytest.raises(UnknownInstrumentError) as caught:
+        find_feeds(config, folder)
+    assert caught.value.symbols == ("mine",)
+    (folder / "instruments.yaml").write_text(caught.value.suggestion)
+    found = {feed.instrument.symbol: feed.instrument for feed in find_feeds(config, folder).feeds}
+    assert set(found) == {"mine", "NIFTY"}
+    assert found["NIFTY"] == bundled_registry()["NIFTY"]
+
+
+def test_a_suggestion_for_a_file_that_is_there_has_only_what_it_lacks(folder):
+    (folder / "instruments.yaml").write_text(declare_yaml([bundled_registry()["NIFTY"]]))
+    (folder / "two.csv").write_text(
+        "symbol,time,open,high,low,close,volume\nmine,2020-12-01T14:30Z,1,2,1,1,1\n"
+        "NIFTY,2020-12-01T14:30Z,1,2,1,1,1\n"
+    )
+    with pytest.raises(UnknownInstrumentError) as caught:
+        find_feeds(SimulationConfig(data=("two.csv",)), folder)
+    assert "mine:" in caught.value.suggestion
+    assert "NIFTY" not in caught.value.suggestion
 
 
 def test_what_is_assumed_of_many_alike_is_one_line(folder):
