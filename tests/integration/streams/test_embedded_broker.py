@@ -18,25 +18,18 @@ from streambot.adapters.broker import EmbeddedBroker
 from streambot.adapters.broker.embedded import find_binary
 from streambot.adapters.broker.loopback import PORTS, cluster_id
 from streambot.domain.errors import BrokerError
+from tests.processes import lives
 
 # ruff: noqa: ASYNC110, ASYNC220, ASYNC240  # tests look at processes and files as they are
 
 pytestmark = pytest.mark.integration
 
 
-def running(pid: int) -> bool:
-    """A process that is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 async def gone(pid: int, *, within_s: float = 5.0) -> bool:
     limit = time.monotonic() + within_s
-    while running(pid) and time.monotonic() < limit:
+    while lives(pid) and time.monotonic() < limit:
         await asyncio.sleep(0.02)
-    return not running(pid)
+    return not lives(pid)
 
 
 async def test_starts_and_stops(tmp_path):
@@ -47,7 +40,7 @@ async def test_starts_and_stops(tmp_path):
         assert (await cluster_id(broker.port)).startswith("streambot-")
         assert broker.resident_bytes > 1 << 20
         pid = broker.pid
-        assert running(pid)
+        assert lives(pid)
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         names = {entry.split(b"=")[0] for entry in environment if entry}
         # LC_CTYPE: the launching Python's own, where no locale is set.
@@ -56,7 +49,7 @@ async def test_starts_and_stops(tmp_path):
         assert folder.name.startswith("streambot-broker-")
         assert str(folder).endswith(" (deleted)"), "nothing to leave behind, were this killed"
         assert os.getsid(pid) != os.getsid(0), "Ctrl-C in the terminal is not for it"
-    assert not running(pid)
+    assert not lives(pid)
     assert "listening on" in (tmp_path / "broker.log").read_text()
     assert await cluster_id(broker.port) is None
     await broker.stop()
@@ -180,7 +173,7 @@ async def test_it_dies_with_its_parent(signal_):
     )
     try:
         pid = int(parent.stdout.readline())
-        assert running(pid)
+        assert lives(pid)
         parent.send_signal(signal_)
         parent.wait(10)
         assert await gone(pid)

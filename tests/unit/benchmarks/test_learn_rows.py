@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-psutil = pytest.importorskip("psutil")
+pytest.importorskip("psutil")
 
-from benchmarks.harness import SkippedError  # noqa: E402
-from benchmarks.watched import REST, watch  # noqa: E402
+from benchmarks.harness import SkippedError
+from benchmarks.watched import REST, watch
+from tests.processes import lives
 
 HELPER = """
 import time
@@ -67,13 +68,6 @@ def test_a_program_is_measured_between_two_of_its_lines(tmp_path):
 def test_a_program_that_fails_says_so(program, said, tmp_path):
     with pytest.raises(SkippedError, match=said):
         look(program, tmp_path)
-
-
-def lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_program_that_hangs_is_ended_with_what_it_started(tmp_path, monkeypatch):

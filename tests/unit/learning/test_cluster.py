@@ -20,6 +20,7 @@ pytest.importorskip("torch")
 pytest.importorskip("ray")
 
 from streambot.domain.errors import ConfigError
+from tests.processes import lives
 
 pytestmark = [
     pytest.mark.train,
@@ -145,8 +146,8 @@ def test_others_join_a_cluster_and_leave_it_and_its_end_is_that_of_its_process(
     watched = [pid for pid, name in family.items() if not any(a in name for a in AGENTS)]
     assert len(watched) > 3
     until = time.monotonic() + 30
-    while any(_lives(pid) for pid in watched):
-        assert time.monotonic() < until, [family[pid] for pid in watched if _lives(pid)]
+    while any(lives(pid) for pid in watched):
+        assert time.monotonic() < until, [family[pid] for pid in watched if lives(pid)]
         time.sleep(0.1)
     left = Path(said["token"]).parent
     with cluster._folder() as new:
@@ -154,13 +155,6 @@ def test_others_join_a_cluster_and_leave_it_and_its_end_is_that_of_its_process(
         assert not left.exists(), "whoever comes next takes away what a killed one has left"
         cluster._sweep(new.parent)
         assert new.exists(), "and nothing of those that live"
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.mark.parametrize("address", ["here", "http://127.0.0.1:8265", "host:port", ":1"])
