@@ -38,11 +38,9 @@ NAMES = {"moe": "update of the mixture", "ppo": "update of one network"}
 def rows(rounds: int = MIN_ROUNDS, quick: bool = False) -> Iterator[Row]:
     """The embedded broker, and Apache Kafka where there is one."""
     load("ray")
-    from streambot.learning.learner.cluster import ray_here
-
     resolve_device("cpu")
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="streambot-bench-") as folder, ray_here():
+    with tempfile.TemporaryDirectory(prefix="streambot-bench-") as folder:
         files = Files.write(Path(folder))
         for apache in (False, True):
             what = (

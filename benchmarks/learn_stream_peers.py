@@ -120,7 +120,7 @@ def rllib(files: Files, steps: int, runners: int = 0) -> None:
         )
         .debugging(log_level="ERROR", seed=0)
     )  # fmt: skip
-    with ray_here(learners=runners):
+    with ray_here(learners=max(1, runners)):
         algorithm: Any = config.build_algo()
         done = 0.0
         while done < steps:
@@ -142,20 +142,18 @@ def learner(
     from streambot.agents.devices import resolve_device
     from streambot.learning.collecting import Collector
     from streambot.learning.learner.algorithm import stream_ppo
-    from streambot.learning.learner.cluster import ray_here
 
     resolve_device("cpu")
     agent = new_agent(kind)
     collector = Collector(files.envs(), ROLLOUT, training="bench", actor="a", incarnation=0, seed=1)
     batches = [collector.collect(agent, 0).fragments for _ in range(BATCHES)]
-    with ray_here():
-        learns = stream_ppo(agent, batch=BATCH)
-        for update in range(steps // BATCH):
-            fragments = batches[update % BATCHES]
-            meanwhile()
-            learns.update(fragments, [fragment.reward for fragment in fragments])
-            learns.fetch(agent)
-            _tell((update + 1) * BATCH)
+    learns = stream_ppo(agent, batch=BATCH)
+    for update in range(steps // BATCH):
+        fragments = batches[update % BATCHES]
+        meanwhile()
+        learns.update(fragments, [fragment.reward for fragment in fragments])
+        learns.fetch(agent)
+        _tell((update + 1) * BATCH)
 
 
 def plain_learner(files: Files, steps: int) -> None:

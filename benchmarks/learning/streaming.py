@@ -33,7 +33,6 @@ from streambot.learning.declaration import (
     declare_training,
 )
 from streambot.learning.learner.algorithm import StreamPPO, stream_ppo
-from streambot.learning.learner.cluster import ray_here
 from streambot.learning.learner.progress import LearnerConfig, Learns, Learnt
 from streambot.learning.learner.service import Learner
 from streambot.learning.trainer import Kept
@@ -142,7 +141,6 @@ def train(
         rollout=config.rollout,
     )  # fmt: skip
     with (
-        ray_here(),
         ExitStack() as stack,
         tempfile.TemporaryDirectory() as folder,
         ThreadPoolExecutor(way.actors) as stepping,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -29,16 +28,6 @@ def has_transactions(log: Log) -> bool:
     return not (isinstance(log, KafkaLog) and log.profile is EMBEDDED)
 
 
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    import ray
-
-    ray.init(include_dashboard=False, num_cpus=1, log_to_driver=False, _node_ip_address="127.0.0.1")
-    yield
-    ray.shutdown()
-
-
-@pytest.mark.usefixtures("ray_here")
 async def test_weights_go_round_and_every_step_is_counted(log, name, tmp_path: Path) -> None:
     rig = Rig(log, name("t"), tmp_path, transactional=has_transactions(log))
     await trained(rig)
@@ -67,7 +56,6 @@ async def test_weights_go_round_and_every_step_is_counted(log, name, tmp_path: P
         assert told == {topic: msgspec.json.decode(head.about["buffer"])["offsets"][topic.stream]}
 
 
-@pytest.mark.usefixtures("ray_here")
 async def test_a_learner_that_died_goes_on_from_its_checkpoint(log, name, tmp_path: Path) -> None:
     """Killed between checkpoints: the updates since are made again, from the same experience."""
     rig = Rig(log, name("t"), tmp_path, transactional=has_transactions(log))
@@ -93,7 +81,6 @@ async def test_a_learner_that_died_goes_on_from_its_checkpoint(log, name, tmp_pa
     assert not set(last.counts) & {"duplicate", "foreign", "broken"}
 
 
-@pytest.mark.usefixtures("ray_here")
 async def test_a_dead_actor_does_not_stall_training(log, name, tmp_path: Path) -> None:
     rig = Rig(log, name("t"), tmp_path)
     await rig.begin()
@@ -108,7 +95,6 @@ async def test_a_dead_actor_does_not_stall_training(log, name, tmp_path: Path) -
     assert rig.learnt[-1].update == 6
 
 
-@pytest.mark.usefixtures("ray_here")
 async def test_streams_go_through_generations_and_lose_nothing(log, name, tmp_path: Path) -> None:
     """A broker that frees memory only with its topics: newer ones take over, older ones go."""
     rig = Rig(log, name("t"), tmp_path, roll_bytes=6 * BATCH * 300)
@@ -143,7 +129,6 @@ async def test_streams_go_through_generations_and_lose_nothing(log, name, tmp_pa
     assert rig.acted[2], "an actor that came late has acted"
 
 
-@pytest.mark.usefixtures("ray_here")
 async def test_experience_is_read_again_however_old(log, name, tmp_path: Path) -> None:
     """The topic is the replay buffer: from its beginning, without an actor, beyond the lag."""
     rig = Rig(log, name("t"), tmp_path, transactional=has_transactions(log))
@@ -167,7 +152,6 @@ async def test_experience_is_read_again_however_old(log, name, tmp_path: Path) -
 @pytest.mark.parametrize(
     "broker", ["memory", pytest.param("apache", marks=pytest.mark.kafka)], indirect=True
 )
-@pytest.mark.usefixtures("ray_here")
 async def test_a_second_learner_takes_over(log, name, tmp_path: Path) -> None:
     rig = Rig(log, name("t"), tmp_path / "one", transactional=True)
     await rig.begin()

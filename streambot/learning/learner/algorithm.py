@@ -2,9 +2,9 @@
 
     poll -> fragments -> columns -> RLlib's learner -> weights
 
-RLlib samples nothing here. What it would call its environment runner is made (RLlib insists) over an
-environment of the right shapes that is never stepped. Checkpoints are not RLlib's, which are pickles:
-`fetch` and `memory` give tensors, and `give` and `remember` take them back.
+RLlib samples nothing here, and is told so: then it makes no environment and no runner of one, and a
+learner in this process needs no Ray that runs. Checkpoints are not RLlib's, which are pickles: `fetch`
+and `memory` give tensors, and `give` and `remember` take them back.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
-import gymnasium as gym
-import numpy as np
 import torch
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -58,23 +56,6 @@ class Feed(Protocol):
     def take(self, steps: int) -> tuple[list[Fragment], list[Any]]:
         """Fragments of `steps` steps or a little more, and the rewards to learn from, [T] each; none yet: empty."""
         ...
-
-
-class NoEnvironment(gym.Env[Any, Any]):
-    """Has the shapes of an agent's observations and actions. RLlib makes one; nobody steps it."""
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.observation_space, self.action_space = config["spaces"]
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:  # noqa: ANN401
-        """An observation of zeros."""
-        super().reset(seed=seed, options=options)
-        return np.zeros(self.observation_space.shape or (), np.float32), {}
-
-    def step(self, action: Any) -> Any:  # noqa: ANN401
-        """The end of the episode."""
-        del action
-        return np.zeros(self.observation_space.shape or (), np.float32), 0.0, True, False, {}
 
 
 class StreamAlgorithm:
@@ -251,12 +232,15 @@ def configured(
         gpus: of each.
     """
     learn = agent.config.learn
+    observation_space, action_space = spaces_of(agent.config)
+    config._is_online = False  # noqa: SLF001  # as RLlib's own algorithms without an environment say it
     return (
-        config.environment(NoEnvironment, env_config={"spaces": spaces_of(agent.config)})
+        config.environment(observation_space=observation_space, action_space=action_space)
         .framework("torch")
         # It would tell of its new interface, and of a learner that died what `faults` tells.
         .debugging(seed=agent.config.seed, log_level="CRITICAL", log_sys_usage=False)
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=1, rollout_fragment_length=1)
+        .env_runners(num_env_runners=0)
+        .reporting(min_time_s_per_iteration=0)  # `train` makes one update, also with APPO
         .learners(num_learners=learners, num_gpus_per_learner=gpus, learner_class=learner)
         .rl_module(
             rl_module_spec=RLModuleSpec(module_class=module, model_config=model_config(agent))
@@ -281,7 +265,8 @@ def built(config: AlgorithmConfig, agent: PPOAgent) -> Any:  # noqa: ANN401  # o
     Raises:
         ConfigError: its learners do not start.
     """
-    logging.getLogger("ray.rllib").setLevel(logging.CRITICAL)
+    for name in ("ray", "ray.rllib"):  # they tell people who write modules what is old in RLlib
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with explained(), met_in(own_folder()):
         algorithm = config.build_algo()
     stops_with_ray(algorithm)

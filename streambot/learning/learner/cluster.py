@@ -1,4 +1,6 @@
-"""Ray for a learner: a small one of its own on this machine, or a cluster that is there already.
+"""Ray for learners: a small one of their own on this machine, or a cluster that is there already.
+
+A learner in this process, on its CPU, needs none: nothing is started, and nothing of Ray's can end it.
 
 A Ray of its own listens on the loopback interface alone, asks whoever connects for a token that this
 run made, and writes into a folder that goes with it: nothing of it is in the user's home. Ray reads
@@ -32,7 +34,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import ray
 import torch
-from ray._private import ray_constants
+from ray._private import auto_init_hook, ray_constants
 from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader
 
@@ -58,7 +60,7 @@ _SOCKET_PATH = 107
 _CONNECT_S, _ANSWER_S, _FREE_S = 5.0, 30.0, 10.0
 _ASK = """
 import sys, ray
-from ray._private import ray_constants
+from ray._private import auto_init_hook, ray_constants
 ray_constants.ENABLE_RAY_CLUSTER = sys.argv[2] == "apart"
 ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
 """
@@ -66,18 +68,22 @@ ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
 
 @contextmanager
 def ray_here(address: str | None = None, learners: int = 0, gpus: float = 0) -> Iterator[None]:
-    """Ray, usable inside; in the main thread, if signals are to stay as they are.
+    """Ray, usable inside if learners need it; in the main thread, if signals are to stay as they are.
 
     Where this process uses Ray already, that one is taken, and left as it is.
 
     Args:
         address: host:port of a cluster's head (its GCS), or `auto`; None or `local`: one of its own.
-        learners: processes that it has to find room for.
+        learners: processes that it has to find room for; 0 without GPUs: no Ray.
         gpus: of each of them.
 
     Raises:
         ConfigError: there is no Ray, or no room in it. Within about a minute.
     """
+    if not learners and not gpus:
+        with _not_by_itself():
+            yield
+        return
     own = address in {None, "", "local"}
     if own or not learners:
         _check_cards(learners, gpus)
@@ -328,6 +334,17 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _not_by_itself() -> Iterator[None]:
+    """Ray starts one with open ports for whoever asks it anything: here that is an error."""
+    before = auto_init_hook.enable_auto_connect
+    auto_init_hook.enable_auto_connect = False
+    try:
+        yield
+    finally:
+        auto_init_hook.enable_auto_connect = before
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +50,6 @@ from tests.unit.learning.test_stream_ppo import pytestmark  # noqa: E402, F401
 STRANGER = encode_fragment(fragment(training="another"))
 
 
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    import ray
-
-    ray.init(include_dashboard=False, num_cpus=1, log_to_driver=False, _node_ip_address="127.0.0.1")
-    yield
-    ray.shutdown()
-
-
-@pytest.mark.usefixtures("ray_here")
 async def test_silence_is_told(tmp_path: Path) -> None:
     rig = Rig(MemoryLog(), "u.t", tmp_path)
     await rig.begin()

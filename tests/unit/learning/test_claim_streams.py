@@ -19,7 +19,7 @@ from benchmarks.learning.claim import Line  # noqa: E402
 from benchmarks.learning.decisions import TEST, TRAIN  # noqa: E402
 from streambot.learning.learner.buffer import MAX_LAG  # noqa: E402
 from tests.conftest import SEED  # noqa: E402
-from tests.unit.learning.test_stream_ppo import pytestmark, ray  # noqa: E402, F401
+from tests.unit.learning.test_stream_ppo import pytestmark  # noqa: E402, F401
 
 SMALL = streams.CLAIM.quick
 
@@ -35,7 +35,6 @@ def learnt(arm: str) -> Line:
     return line | {"share": line["earned"] / oracle}
 
 
-@pytest.mark.usefixtures("ray")
 def test_an_agent_learns_through_the_streams_as_in_one_process() -> None:
     """0.64 +- 0.07 of who is told the drift; seed by seed -0.02 +- 0.07 from one process."""
     local, through = learnt(streams.LOCAL), learnt(streams.STREAMS)
@@ -44,7 +43,6 @@ def test_an_agent_learns_through_the_streams_as_in_one_process() -> None:
     assert abs(through["share"] - local["share"]) < 0.3
 
 
-@pytest.mark.usefixtures("ray")
 def test_an_agent_learns_from_experience_that_is_eight_updates_old() -> None:
     """0.55 +- 0.14; seed by seed 0.44 +- 0.11 more than with a clip around the policy that acted.
 

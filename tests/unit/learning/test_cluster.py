@@ -36,7 +36,7 @@ heard = []
 signal.signal(signal.SIGTERM, lambda *_: heard.append("term"))
 signal.signal(signal.SIGINT, lambda *_: heard.append("int"))
 before = {n: v for n, v in os.environ.items() if n.startswith("RAY_")}
-with cluster.ray_here():
+with cluster.ray_here(learners=1):
     import ray
     assert ray.get(ray.put(1)) == 1
     signal.raise_signal(signal.SIGTERM)
@@ -161,7 +161,7 @@ def test_others_join_a_cluster_and_leave_it_and_its_end_is_that_of_its_process(
 def test_what_is_no_address_is_refused(address: str) -> None:
     from streambot.learning.learner.cluster import ray_here
 
-    with pytest.raises(ConfigError, match="no address of a Ray cluster"), ray_here(address):
+    with pytest.raises(ConfigError, match="no address of a Ray cluster"), ray_here(address, 1):
         pass
 
 
@@ -178,7 +178,7 @@ def test_a_cluster_that_is_not_there_is_said_in_time(
     if not answers:
         listener.close()
     begun, handler = time.monotonic(), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(ConfigError) as refused, cluster.ray_here(address):
+    with pytest.raises(ConfigError) as refused, cluster.ray_here(address, 1):
         pass
     listener.close()
     assert time.monotonic() - begun < 10
@@ -197,9 +197,9 @@ def test_more_than_there_is_is_refused_before_it_is_waited_for() -> None:
     cards = torch.cuda.device_count() + 1
     with pytest.raises(ConfigError, match=f"{cards} learners of 1 GPUs"), ray_here(None, cards, 1):
         pass
-    with ray_here():
+    with ray_here(learners=1):
         begun = time.monotonic()
-        asked = pytest.raises(ConfigError, match=r"2 learners ask Ray for 2 CPUs, and 0 of its 0")
+        asked = pytest.raises(ConfigError, match=r"2 learners ask Ray for 2 CPUs, and 1 of its 1")
         with asked, ray_here("local", 2):
             pass
         assert time.monotonic() - begun < 5
@@ -224,7 +224,7 @@ def test_a_ray_that_does_not_start_leaves_nothing(
     monkeypatch.setattr("tempfile.tempdir", None)
     before = dict(os.environ)
     failing = pytest.raises(ConfigError, match=r"Ray does not start: The .* startup. This")
-    with failing as refused, ray_here():
+    with failing as refused, ray_here(learners=1):
         pass
     assert "\n" not in refused.value.message
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -77,14 +76,6 @@ class Market:
         return out, [self._sign * f.reward for f in out]
 
 
-@pytest.fixture(scope="module")
-def ray() -> Iterator[None]:
-    from streambot.learning.learner.cluster import ray_here
-
-    with ray_here():
-        yield
-
-
 def trained(kind: type[PPOAgent], updates: int, *, sign: float = 1.0) -> list[float]:
     from streambot.learning.learner.algorithm import stream_ppo
 
@@ -99,14 +90,41 @@ def trained(kind: type[PPOAgent], updates: int, *, sign: float = 1.0) -> list[fl
     return market.earned
 
 
-@pytest.mark.usefixtures("ray")
 def test_it_learns_what_it_is_paid_for() -> None:
     """0.82 to 0.86 of the best policy's over eight seeds, and -0.69 to -0.76 of the opposite."""
     assert np.mean(trained(MoEAgent, 50)[-5:]) > 0.6
     assert np.mean(trained(MoEAgent, 25, sign=-1.0)[-5:]) < -0.3
 
 
-@pytest.mark.usefixtures("ray")
+@pytest.mark.parametrize("algorithm", ["stream_ppo", "stream_appo"])
+def test_a_learner_in_this_process_needs_no_ray_that_runs(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's processes take hundreds of megabytes, listen, and end whoever uses them when one of them dies."""
+    import ray
+
+    from streambot.learning.learner import algorithm as ppo
+    from streambot.learning.learner import appo
+    from streambot.learning.learner.cluster import ray_here
+
+    def starts(*_: object, **__: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(ray, "init", starts)
+    agent = MoEAgent(CONFIG)
+    with ray_here("127.0.0.1:1"):  # a cluster for several learners, which nobody asks for
+        made: Any = getattr(appo if algorithm == "stream_appo" else ppo, algorithm)
+        learner = made(agent, batch=N * T)
+        learner.feed = Market(agent, lambda: learner.updates)
+        learner.train()
+        learner.fetch(agent)
+        assert learner.trained_steps == N * T
+        with pytest.raises(ray.exceptions.RaySystemError, match="has not been started"):
+            ray.put(1)
+        learner.stop()
+    assert not ray.is_initialized()
+
+
 @pytest.mark.parametrize("kind", [MoEAgent, PPOAgent])
 def test_weights_and_memory_go_over_and_come_back(kind: type[PPOAgent]) -> None:
     """The next update of a learner with both is that of the one they are from."""
@@ -197,7 +215,6 @@ def made_by_rllib(learner: Any, fragments: list[Fragment], rewards: list[Any]) -
     return {name: column[kept] for name, column in batch["default_policy"].items()}
 
 
-@pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("kind", [MoEAgent, PPOAgent])
 def test_batch_and_loss_are_those_of_rllib_s_own_way(kind: type[PPOAgent]) -> None:
     """Columns from arrays against RLlib's connectors, and our loss against its own."""
@@ -249,7 +266,6 @@ def test_batch_and_loss_are_those_of_rllib_s_own_way(kind: type[PPOAgent]) -> No
     algorithm.stop()
 
 
-@pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("kind", [MoEAgent, PPOAgent])
 def test_an_update_moves_away_from_the_policy_of_now(kind: type[PPOAgent]) -> None:
     """However far the one that acted is: it weighs the steps, and is not what the clip is around."""
@@ -287,7 +303,6 @@ def test_an_update_moves_away_from_the_policy_of_now(kind: type[PPOAgent]) -> No
     algorithm.stop()
 
 
-@pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize(("target_kl", "gradients"), [(1e-9, 2), (1e9, 8), (float("inf"), 8)])
 def test_an_update_ends_where_the_policy_has_moved_far_enough(
     target_kl: float, gradients: int
@@ -307,7 +322,6 @@ def test_an_update_ends_where_the_policy_has_moved_far_enough(
     algorithm.stop()
 
 
-@pytest.mark.usefixtures("ray")
 def test_steps_that_are_no_multiple_of_anything_are_all_learnt_from() -> None:
     """Minibatches are alike: none of a few steps, whose gradient would weigh as much as any."""
     from streambot.learning.learner.algorithm import stream_ppo
@@ -334,7 +348,6 @@ def test_steps_that_are_no_multiple_of_anything_are_all_learnt_from() -> None:
     algorithm.stop()
 
 
-@pytest.mark.usefixtures("ray")
 def test_schedules_follow_the_progress_of_the_training() -> None:
     """At the end of a linear one nothing moves any more."""
     from streambot.learning.learner.algorithm import stream_ppo
@@ -372,7 +385,6 @@ def _wrong() -> None:
     raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
-@pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize(
     ("fails", "told"),
     [(_grows, "memory ran out"), (_full, "memory ran out"), (_no_card, "the GPU has no memory"), (_wrong, None)],
