@@ -26,6 +26,10 @@ SEED = int(os.environ.get("STREAMBOT_TEST_SEED", "20201215"))
 REQUIRE_ALL = os.environ.get("STREAMBOT_REQUIRE_ALL") == "1"
 TRAIN_PACKAGES = frozenset({"torch", "ray"})
 
+# A Ray that is asked anything would start by itself: with 30 % of the memory, open to the network, and
+# this process ends with it. Ray reads this as it is imported.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+
 # A slow shared machine is no reason to fail a property; a failing example prints how to repeat it.
 settings.register_profile(
     "streambot",

@@ -102,6 +102,7 @@ def test_a_learner_in_this_process_needs_no_ray_that_runs(
 ) -> None:
     """Ray's processes take hundreds of megabytes, listen, and end whoever uses them when one of them dies."""
     import ray
+    from ray._private import auto_init_hook
 
     from streambot.learning.learner import algorithm as ppo
     from streambot.learning.learner import appo
@@ -111,6 +112,7 @@ def test_a_learner_in_this_process_needs_no_ray_that_runs(
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr(ray, "init", starts)
+    monkeypatch.setattr(auto_init_hook, "enable_auto_connect", True)
     agent = MoEAgent(CONFIG)
     with ray_here("127.0.0.1:1"):  # a cluster for several learners, which nobody asks for
         made: Any = getattr(appo if algorithm == "stream_appo" else ppo, algorithm)
