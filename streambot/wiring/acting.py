@@ -30,6 +30,7 @@ from streambot.report.piece import ActorOutline, ActorProgress, ActorSummary
 from streambot.report.summary import sum_slots
 from streambot.streams.patience import Patience
 from streambot.wiring.declaring import wait_for_declaration
+from streambot.wiring.failures import first_failure
 from streambot.wiring.following import Serving
 from streambot.wiring.lasting import persist, through_seeks
 from streambot.wiring.mirrors import actor_plan, agent_of
@@ -38,7 +39,7 @@ from streambot.wiring.places import check_streams, open_lasting, runs_topic
 from streambot.wiring.policies import find_agent
 from streambot.wiring.served import kept_in
 from streambot.wiring.stopping import listening
-from streambot.wiring.supervision import first_failure, run_together
+from streambot.wiring.supervision import run_together
 from streambot.wiring.warmup import warm_up
 
 if TYPE_CHECKING:

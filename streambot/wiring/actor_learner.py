@@ -27,6 +27,7 @@ from streambot.processor.folder import TRAINING, RunFolder
 from streambot.processor.run_state import RunRecord, RunState, Trigger
 from streambot.wiring.actor_processes import ActorCommand, ActorProcesses
 from streambot.wiring.declaring import wall_ms
+from streambot.wiring.failures import first_failure
 from streambot.wiring.places import open_embedded, open_lasting
 from streambot.wiring.simulation import now_text
 from streambot.wiring.stopping import listening
@@ -37,7 +38,6 @@ from streambot.wiring.stream_training import (
     learner_config,
     stream_settings,
 )
-from streambot.wiring.supervision import first_failure
 from streambot.wiring.trained_on import DATA
 from streambot.wiring.training import kept_of
 from streambot.wiring.training_streams import create_training, training_topics

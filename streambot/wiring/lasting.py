@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from streambot.domain.errors import BrokerError
 from streambot.streams.patience import Patience, mends
-from streambot.wiring.supervision import first_failure
+from streambot.wiring.failures import first_failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

