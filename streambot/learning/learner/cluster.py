@@ -42,6 +42,8 @@ from streambot.domain.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from types import ModuleType
 
 LOOPBACK = "127.0.0.1"
 _LOCAL_HOSTS = frozenset({LOOPBACK, "localhost", "::1", "[::1]"})
@@ -325,37 +327,30 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-@contextmanager
-def _loopback() -> Iterator[None]:
+def _loopback() -> AbstractContextManager[None]:
     """The variable `_CLUSTERS`, for a Ray that was imported before it was set."""
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+    return _set(ray_constants, "ENABLE_RAY_CLUSTER", False)
 
 
-@contextmanager
-def _not_by_itself() -> Iterator[None]:
+def _not_by_itself() -> AbstractContextManager[None]:
     """Ray starts one with open ports for whoever asks it anything: here that is an error."""
-    before = auto_init_hook.enable_auto_connect
-    auto_init_hook.enable_auto_connect = False
-    try:
-        yield
-    finally:
-        auto_init_hook.enable_auto_connect = before
+    return _set(auto_init_hook, "enable_auto_connect", False)
+
+
+def _deaf() -> AbstractContextManager[None]:
+    """Ray would print what it hears of processes that died, on stdout; `faults` tells it."""
+    return _set(ray_worker, "listen_error_messages", lambda *_: None)
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Ray would print what it hears of processes that died, on stdout; `faults` tells it."""
-    before = ray_worker.listen_error_messages
-    ray_worker.listen_error_messages = lambda *_: None
+def _set(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """What Ray offers no setting for; put back after."""
+    before = getattr(module, name)
+    setattr(module, name, value)
     try:
         yield
     finally:
-        ray_worker.listen_error_messages = before
+        setattr(module, name, before)
 
 
 @contextmanager
