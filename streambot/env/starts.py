@@ -63,7 +63,7 @@ class Starts:
 
     def _look(self) -> None:
         config, segments = self._config, self._segments
-        first, last_bar, counts, short, lowest = [], [], [], [], []
+        first, last_bar, counts, short, lowest, longest = [], [], [], [], [], []
         need = config.episode_bars or 1
         for n, instrument in enumerate(segments.head.instruments):
             closes = segments.bars_of(n)["close_ts"]
@@ -76,15 +76,18 @@ class Starts:
                     f"{instrument.symbol} has {max(0, high - low):,} bars for episodes, with "
                     f"{low:,} before them"
                 )
+            longest.append(high - begin - 1)
             first.append(begin)
             last_bar.append(high - 1)
             counts.append(starts if config.episode_bars else 1)
         if short:
+            fits = f"N, here {min(longest):,} at most" if min(longest) > 0 else "N"
             more = f" (and {len(short) - 3:,} more instruments)" if len(short) > 3 else ""
             raise DataError(
                 f"{'; '.join(short[:3])}{more}: an episode needs {config.lookback:,} to look back on "
                 f"and {need + 1:,} of its own",
-                hint="shorten `episode_bars` or `lookback` (--set episode_bars=N), or leave out what is too short",
+                hint=f"shorten `episode_bars` (--set episode_bars={fits}) or `lookback`, or leave "
+                "out what is too short",
             )
         self.first, self._lowest = np.array(first, np.int64), np.array(lowest, np.int64)
         self.last_bar = np.array(last_bar, np.int64)

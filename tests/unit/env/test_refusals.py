@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from decimal import Decimal
 from typing import Any
@@ -111,6 +112,18 @@ def test_ticks_of_an_array_trade() -> None:
     made.reset(seed=1)
     made.step(2)
     assert [type(event).__name__ for event in made.events] == ["OrderFilled"]
+
+
+def test_episodes_that_do_not_fit_are_told_how_long_they_may_be() -> None:
+    with pytest.raises(DataError, match="5 to look back on and 301 of its own") as refused:
+        env(episode_bars=300)
+    (longest,) = re.findall(r"episode_bars=N, here (\d+) at most", refused.value.hint)
+    env(episode_bars=int(longest)).reset(seed=1)
+    with pytest.raises(DataError, match="bars for episodes"):
+        env(episode_bars=int(longest) + 1)
+    with pytest.raises(DataError) as refused:
+        env(lookback=400)
+    assert "at most" not in refused.value.hint, "none fits"
 
 
 def test_an_option_without_its_contracts_is_refused() -> None:
