@@ -62,7 +62,7 @@ _SOCKET_PATH = 107
 _CONNECT_S, _ANSWER_S, _FREE_S = 5.0, 30.0, 10.0
 _ASK = """
 import sys, ray
-from ray._private import auto_init_hook, ray_constants
+from ray._private import ray_constants
 ray_constants.ENABLE_RAY_CLUSTER = sys.argv[2] == "apart"
 ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
 """
