@@ -153,7 +153,8 @@ async def start(folder: Path, wanted: Wanted, tell: Callable[[Kind, int, bool], 
     """Start a broker that stays when this process has gone, and wait until it answers.
 
     Args:
-        tell: gets kind, port, and whether that is the usual or the asked one, before it is started.
+        tell: gets kind, port, and whether that is the usual or the asked one, before it is started;
+            once more for every port that somebody else had first.
 
     Raises:
         UsageError: one runs there, and it is not what is wanted.
@@ -175,8 +176,15 @@ async def start(folder: Path, wanted: Wanted, tell: Callable[[Kind, int, bool], 
             port = _choose(wanted.port, used)
             if wanted.fresh:
                 delete_data(folder)
-            tell(kind, port, port in {wanted.port, used, FIRST_PORT})
-            return Started(await _start(folder, kind, port, wanted.home), before)
+            while True:
+                tell(kind, port, port in {wanted.port, used, FIRST_PORT})
+                try:
+                    return Started(await _start(folder, kind, port, wanted.home), before)
+                except BrokerError:
+                    if wanted.port is not None or port_is_free(port):
+                        raise
+                # Who starts one elsewhere at the same moment found the same port free.
+                port = _choose(None, used)
     except StreambotError:
         remove_if_empty(folder)
         raise

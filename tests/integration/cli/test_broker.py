@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from streambot.adapters.broker import standing
+from streambot.adapters.broker.loopback import port_is_free
 from streambot.adapters.broker.processes import start_of
 from streambot.adapters.kafka import EMBEDDED, KafkaLog, detect_profile
 from streambot.domain.errors import BrokerError, DecodeError
@@ -96,6 +99,35 @@ def test_one_that_died_is_called_dead_and_can_be_started_again(here: Run) -> Non
     assert again.code == 0
     assert "had died" in again.err
     assert again.out.strip() == address, "clients find it where it was"
+
+
+def test_of_two_that_start_at_the_same_moment_one_takes_the_next_port(
+    here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find the port free: who comes second to it takes another, and does not give up."""
+    first: list[int] = []
+
+    def free_until_asked(port: int) -> bool:
+        if not port_is_free(port):
+            return False
+        if not first:
+            first.append(port)
+            other.bind(("127.0.0.1", port))
+            other.listen()
+        return True
+
+    with socket.socket() as other:
+        monkeypatch.setattr(standing, "port_is_free", free_until_asked)
+        started = here(*EMBEDDED_ONE)
+        assert started.code == 0, started.err
+        port = int(started.out.strip().rpartition(":")[2])
+        assert port > first[0]
+        assert f"taking {port}" in started.err
+        assert status(here)["status"] == "running"
+        here("broker", "stop")
+        again = here(*EMBEDDED_ONE, "--port", str(first[0]))
+    assert again.code == 5, "a port that was asked for is that one or none"
+    assert f"port {first[0]} is in use" in again.err
 
 
 def test_another_folder_is_another_broker(here: Run) -> None:
