@@ -26,7 +26,8 @@ from streambot.streams.frame import FrameKind, decode_frame
 from streambot.streams.ports import Record, StreamSpec
 from streambot.streams.reading import read_to_end
 from streambot.streams.sequence import SequenceGuard
-from tests.kafka.places import COMMITTED, RAW, Kafka, Process, Template, until
+from tests.kafka.places import COMMITTED, RAW, Kafka, Process, Template
+from tests.waiting import until
 
 OUTPUTS = ("orders", "fills", "pnl", "dead-letter")
 OWN = (*OUTPUTS, "late", "state")

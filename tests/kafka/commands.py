@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.kafka.places import LIMIT_S, ROOT
+from tests.kafka.places import ROOT
+from tests.waiting import LIMIT_S
 
 Command = Callable[..., "subprocess.Popen[str]"]
 

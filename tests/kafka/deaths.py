@@ -12,7 +12,8 @@ import numpy as np
 
 from tests.kafka.campaign import Execution, Outcome
 from tests.kafka.crash_child import DEAD_STORED, FAILED_AT_POINT
-from tests.kafka.places import LIMIT_S, LOOK_S, Process, until
+from tests.kafka.places import Process
+from tests.waiting import LIMIT_S, LOOK_S, until
 
 POINTS = (
     "fenced", "restored", "tail-read", "opened", "begun", "output-sent", "outputs-stored",

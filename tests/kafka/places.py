@@ -19,24 +19,13 @@ import msgspec
 from streambot.adapters.broker import ApacheBroker
 from streambot.adapters.kafka import APACHE, KafkaLog
 from tests.kafka.crash_child import SLOT, SLOTS
+from tests.waiting import LIMIT_S, until
 
 _T = TypeVar("_T")
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = Path(__file__).with_name("crash_child.py")
-LIMIT_S = 90.0
-"""Whatever is waited for is there by then, on a machine that has much else to do."""
-LOOK_S = 0.01
 COMMITTED, RAW = "read_committed", "read_uncommitted"
-
-
-def until(holds: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
-    """What `holds` returns, once it is true."""
-    limit = time.monotonic() + limit_s
-    while not (found := holds()):
-        assert time.monotonic() < limit, f"not within {limit_s:g} s: {what}"
-        time.sleep(LOOK_S)
-    return found
 
 
 class Kafka:

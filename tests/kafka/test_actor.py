@@ -18,8 +18,9 @@ from streambot.processor.journal import STREAMS, EventDigest, event_digest
 from streambot.streams.orders import decode_orders
 from streambot.streams.reading import read_to_end
 from tests.kafka.commands import Command, commands, end
-from tests.kafka.places import ROOT, Kafka, until
+from tests.kafka.places import ROOT, Kafka
 from tests.unit.processor.task_bench import in_lockstep
+from tests.waiting import until
 
 pytestmark = pytest.mark.kafka
 

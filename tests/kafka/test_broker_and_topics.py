@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from streambot.adapters.broker.processes import start_of
 from streambot.adapters.kafka import APACHE, KafkaLog, detect_profile
 from streambot.domain.errors import BrokerError, TopicError
 from streambot.domain.topics import Of, bundled_topics, streams_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.kafka
 
@@ -91,13 +91,6 @@ def replace_settings(address: str, topic: str, settings: dict[str, str]) -> None
     behind_its_back(address, lambda admin: admin.alter_configs(wanted))
 
 
-def until(holds: Callable[[], bool], limit_s: float = 60.0) -> None:
-    limit = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
-
-
 def test_a_day_with_a_broker(person: Person, kafka_home: Path) -> None:
     started = person.types("broker", "start")
     assert started.code == 0, started.err
@@ -128,7 +121,7 @@ def test_a_day_with_a_broker(person: Person, kafka_home: Path) -> None:
         address, "streambot.day.runs", {"cleanup.policy": "delete", "min.insync.replicas": "1"}
     )
     behind_its_back(address, lambda admin: admin.delete_topics(["streambot.day.late"]))
-    until(lambda: "late" not in person.types("topics", "ls", "--run", "day").out)
+    until(lambda: "late" not in person.types("topics", "ls", "--run", "day").out, "late is gone")
     plan = person.types("topics", "plan", "--run", "day")
     assert plan.code == 6
     assert "DESTRUCTIVE" in plan.out
@@ -223,12 +216,12 @@ def test_every_declared_setting_is_told_and_can_be_set_back(person: Person) -> N
 def test_terminated_while_it_starts_nothing_is_left_running(person: Person) -> None:
     process = person.begins("broker", "start")
     state = person.folder / ".streambot" / "broker" / "broker.json"
-    until(lambda: state.exists() and json.loads(state.read_text())["pid"] > 0)
+    until(lambda: state.exists() and json.loads(state.read_text())["pid"] > 0, "a process")
     pid = json.loads(state.read_text())["pid"]
     process.terminate()
     _, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 143, err
-    until(lambda: start_of(pid) is None)
+    until(lambda: start_of(pid) is None, "its end")
     assert person.sees("broker", "status")["status"] == "stopped"
 
 
@@ -236,11 +229,11 @@ def test_killed_while_it_starts_the_broker_can_be_found(person: Person) -> None:
     """Nobody can clean up after kill -9: but what was started is written down."""
     process = person.begins("broker", "start")
     state = person.folder / ".streambot" / "broker" / "broker.json"
-    until(lambda: state.exists() and json.loads(state.read_text())["pid"] > 0)
+    until(lambda: state.exists() and json.loads(state.read_text())["pid"] > 0, "a process")
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=LIMIT_S)
     pid = json.loads(state.read_text())["pid"]
-    until(lambda: person.sees("broker", "status")["status"] == "running")
+    until(lambda: person.sees("broker", "status")["status"] == "running", "it runs")
     assert person.sees("broker", "start")["pid"] == pid
     assert person.types("broker", "stop").code == 0
     assert start_of(pid) is None
@@ -249,7 +242,7 @@ def test_killed_while_it_starts_the_broker_can_be_found(person: Person) -> None:
 def test_a_broker_that_dies_while_it_starts_is_told_with_its_log(person: Person) -> None:
     process = person.begins("broker", "start")
     state = person.folder / ".streambot" / "broker" / "broker.json"
-    until(lambda: state.exists() and json.loads(state.read_text())["pid"] > 0)
+    until(lambda: state.exists() and json.loads(state.read_text())["pid"] > 0, "a process")
     os.kill(json.loads(state.read_text())["pid"], signal.SIGKILL)
     _, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 5, err

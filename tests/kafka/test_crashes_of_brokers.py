@@ -17,7 +17,8 @@ from tests.kafka.campaign import (
     tell,
 )
 from tests.kafka.deaths import said, slow, spread
-from tests.kafka.places import Kafka, Process, Template, until
+from tests.kafka.places import Kafka, Process, Template
+from tests.waiting import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.kafka.campaign import Execution, Recording, read_all, replay, resumed, tell
 from tests.kafka.deaths import said
-from tests.kafka.places import RAW, Process, until
+from tests.kafka.places import RAW, Process
+from tests.waiting import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 

@@ -12,7 +12,7 @@ import pytest
 from streambot.streams.frame import CHAIN_BYTES
 from tests.kafka.campaign import Execution, tell
 from tests.kafka.deaths import ONCE, POINTS, fail_workers, kill_workers, slow, spread
-from tests.kafka.places import until
+from tests.waiting import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 

@@ -34,7 +34,8 @@ from streambot.streams.reading import read_to_end
 from tests.conftest import ROOT, SEED
 from tests.env_world import CAPITAL, Chart, aliases, prepared, random_action, segments_of
 from tests.kafka.commands import Command, commands, end
-from tests.kafka.places import Kafka, until
+from tests.kafka.places import Kafka
+from tests.waiting import until
 
 pytestmark = pytest.mark.kafka
 

@@ -26,7 +26,8 @@ from tests.kafka.campaign import (
 from tests.kafka.conftest import MAX_ROWS
 from tests.kafka.crash_child import FAILED_AT_POINT
 from tests.kafka.deaths import said, slow
-from tests.kafka.places import RAW, Kafka, Template, until
+from tests.kafka.places import RAW, Kafka, Template
+from tests.waiting import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 

@@ -10,9 +10,10 @@ import pytest
 
 from streambot.streams.orders import decode_orders
 from tests.kafka.commands import Command, commands, end
-from tests.kafka.places import Kafka, until
+from tests.kafka.places import Kafka
 from tests.kafka.test_actor import digest, values
 from tests.served import trained, weights_of, write
+from tests.waiting import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.train]
 

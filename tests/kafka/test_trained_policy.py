@@ -15,9 +15,10 @@ from streambot.wiring.recording import RecordedAt
 from streambot.wiring.verified import RunToVerify
 from streambot.wiring.verifying import verify_run
 from tests.kafka.commands import Command, commands, end
-from tests.kafka.places import Kafka, until
+from tests.kafka.places import Kafka
 from tests.kafka.test_actor import answers, digest, values
 from tests.trained import EXPERTS, save_loud
+from tests.waiting import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.train]
 ENV = {

@@ -14,8 +14,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("ray")
 
-from tests.kafka.places import ROOT, Kafka, until
+from tests.kafka.places import ROOT, Kafka
 from tests.kafka.trainings import OUTSIDE, PATIENCE_S, Evidence, Training, complaints, pieces
+from tests.waiting import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.train]
 

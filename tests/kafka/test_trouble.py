@@ -30,8 +30,8 @@ from tests.kafka.trouble import (
     Ended,
     Shell,
     listeners,
-    until,
 )
+from tests.waiting import until
 
 pytestmark = pytest.mark.kafka
 

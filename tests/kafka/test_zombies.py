@@ -10,7 +10,7 @@ import pytest
 
 from tests.kafka.campaign import Execution, Recording, replay, resumed, tell
 from tests.kafka.deaths import TAKEN_OVER, said, spread, take_over
-from tests.kafka.places import until
+from tests.waiting import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 

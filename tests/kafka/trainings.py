@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.kafka.campaign import read_all
-from tests.kafka.places import ROOT, Kafka, until
+from tests.kafka.places import ROOT, Kafka
+from tests.waiting import until
 
 BATCH, MAX_LAG = 512, 8
 SMALL = (

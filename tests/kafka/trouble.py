@@ -20,23 +20,14 @@ from aiokafka.protocol.admin import CreateAclsRequest
 from streambot.adapters.broker import ApacheBroker
 from streambot.adapters.broker.loopback import HOST
 from streambot.adapters.kafka import KafkaLog
+from tests.waiting import LIMIT_S
 
 _T = TypeVar("_T")
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 90.0
 TOPIC, LITERAL = 2, 3
 DENY, ALLOW = 2, 3
 READ, WRITE, DESCRIBE = 3, 4, 8
-
-
-def until(holds: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
-    """What `holds` returns, once it is true."""
-    limit = time.monotonic() + limit_s
-    while not (found := holds()):
-        assert time.monotonic() < limit, f"not within {limit_s:g} s: {what}"
-        time.sleep(0.02)
-    return found
 
 
 def listeners(folder: Path, sasl: int, tls: int) -> dict[str, str]:

@@ -7,8 +7,7 @@ import json
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from streambot.domain.topics import Of, bundled_topics, streams_of
 from streambot.streams.dead_letter import dead_letter
 from streambot.streams.ports import Record, StreamSpec
 from tests.integration.cli.conftest import Ended, Run
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -40,13 +40,6 @@ def nothing_stays(here: Run) -> Iterator[None]:
 def status(here: Run) -> dict[str, Any]:
     said = here("broker", "status", "--json")
     return {"code": said.code, **json.loads(said.out)}
-
-
-def until(holds: Callable[[], bool], limit_s: float = 10.0) -> None:
-    limit = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < limit
-        time.sleep(0.02)
 
 
 def test_it_outlives_its_command_and_is_stopped_by_another(run: Run, here: Run) -> None:
@@ -89,7 +82,7 @@ def test_one_that_died_is_called_dead_and_can_be_started_again(here: Run) -> Non
     here(*EMBEDDED_ONE)
     pid, address = status(here)["pid"], status(here)["address"]
     os.kill(pid, signal.SIGKILL)
-    until(lambda: start_of(pid) is None)
+    until(lambda: start_of(pid) is None, "its end")
     assert (status(here)["status"], status(here)["code"]) == ("dead", 5)
     people = here("broker", "status")
     assert people.code == 5

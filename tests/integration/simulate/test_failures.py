@@ -1,7 +1,6 @@
 """What goes wrong ends in one clear error, a folder that says so, and a run that can go on."""
 
 import asyncio
-import contextlib
 import os
 import resource
 import signal
@@ -31,6 +30,7 @@ from tests.integration.simulate.bars import (
     stopped_after,
     write_bars,
 )
+from tests.processes import living_children
 
 
 @pytest.fixture
@@ -40,12 +40,7 @@ def folder(tmp_path):
 
 
 def children() -> set[int]:
-    """Processes that this one has started and that still run."""
-    found: set[int] = set()
-    for thread in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-            found |= {int(pid) for pid in (thread / "children").read_text().split()}
-    return found
+    return {child.pid for child in living_children()}
 
 
 @pytest.mark.integration

@@ -19,6 +19,7 @@ from streambot.adapters.broker.embedded import find_binary
 from streambot.adapters.broker.loopback import PORTS, cluster_id
 from streambot.domain.errors import BrokerError
 from tests.processes import lives
+from tests.waiting import holds_soon
 
 # ruff: noqa: ASYNC110, ASYNC220, ASYNC240  # tests look at processes and files as they are
 
@@ -139,7 +140,7 @@ async def test_its_death_is_told_once(tmp_path):
     async with EmbeddedBroker(log=tmp_path / "broker.log") as broker:
         broker.on_failure(told.append)
         os.kill(broker.pid, signal.SIGKILL)
-        await asyncio.sleep(0.3)
+        await holds_soon(lambda: told)
         assert len(told) == 1
         assert "killed by signal 9" in told[0].message
         assert str(tmp_path) in told[0].hint

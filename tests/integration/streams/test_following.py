@@ -23,6 +23,7 @@ from streambot.wiring.following import Serving, serving
 from streambot.wiring.served import ServedName
 from streambot.wiring.serving import Asked, Brokers, Lookup
 from tests.served import AT_MS, begin, trained, training_of, weights_of, write
+from tests.waiting import holds_soon
 
 pytestmark = [pytest.mark.integration, pytest.mark.train]
 
@@ -52,12 +53,6 @@ class Rig:
             yield found
 
 
-async def until(holds: Callable[[], Any], limit_s: float = 40) -> None:
-    async with asyncio.timeout(limit_s):
-        while not holds():  # noqa: ASYNC110  # it has no event to tell of it
-            await asyncio.sleep(0.05)
-
-
 async def test_a_broker_that_goes_away_is_told_once_and_found_again(tmp_path: Path) -> None:
     """Meanwhile the weights of before decide; another broker may have the training by then."""
     rig = Rig(tmp_path)
@@ -66,16 +61,16 @@ async def test_a_broker_that_goes_away_is_told_once_and_found_again(tmp_path: Pa
     async with rig.serve() as found:
         supply = found._supply
         await rig.broker.stop()
-        await until(lambda: rig.warned)
+        await holds_soon(lambda: rig.warned)
         assert "the weights of moe-1 cannot be read any more" in rig.warned[0]
         assert rig.warned[0].endswith("4 go on deciding")
         assert Seat(supply).version == 4
         rig.broker = EmbeddedBroker()
         await rig.broker.start()
         await rig.do(lambda log: trained(log, 4, 5))
-        await until(lambda: supply.sequence == 5)
+        await holds_soon(lambda: supply.sequence == 5)
         assert Seat(supply).version == 5
-        await until(lambda: rig.told)
+        await holds_soon(lambda: rig.told)
         assert rig.told == ["the weights of moe-1 can be read again"]
         assert len(rig.warned) == 1
     await rig.broker.stop()
@@ -105,14 +100,14 @@ async def test_weights_are_followed_into_a_newer_generation(tmp_path: Path) -> N
             await write(log, first, value)
 
         await rig.do(roll)
-        await until(lambda: supply.sequence == 2)
+        await holds_soon(lambda: supply.sequence == 2)
         await rig.do(lambda log: log.delete([first.topics["policy"]]))
         await rig.do(lambda log: write(log, second, weights_of(first, 3)))
-        await until(lambda: supply.sequence == 3)
+        await holds_soon(lambda: supply.sequence == 3)
         torn = weights_of(first, 4)[:-1]
         await rig.do(lambda log: write(log, second, torn, weights_of(first, 5)))
-        await until(lambda: supply.sequence == 5)
-        await until(lambda: rig.warned)
+        await holds_soon(lambda: supply.sequence == 5)
+        await holds_soon(lambda: rig.warned)
         assert rig.warned == [
             "weights of moe-1 are torn, or of somebody else: they are left out"
         ]  # fmt: skip
@@ -145,7 +140,7 @@ async def test_weights_that_change_fast_are_told_now_and_then(
         supply.note(1)
         for sequence in range(2, 100):
             supply.note(sequence)
-        await until(lambda: len(rig.told) == 2)
+        await holds_soon(lambda: len(rig.told) == 2)
         assert rig.told == [
             "weights 2 of moe-1 decide from here on, before: 1",
             "weights 99 of moe-1 decide from here on, before: 2",

@@ -23,6 +23,7 @@ from streambot.streams.orders import decode_orders, encode_orders
 from tests.unit.processor.actor_bench import Actor, run_beside
 from tests.unit.processor.market import Market
 from tests.unit.processor.task_bench import TaskBench, cut_frames, frames_of, in_lockstep
+from tests.waiting import holds_soon
 
 
 @pytest.fixture
@@ -87,13 +88,6 @@ async def lines(bench: TaskBench) -> dict[str, bytes]:
         )
         found[stream] = b"".join(by_symbol)
     return found
-
-
-async def until(condition, limit_s: float = 20) -> None:
-    """Wait for what another task does."""
-    async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110  # it has no event to tell of it
-            await asyncio.sleep(0.01)
 
 
 def all_frames(market: Market, rng, *, cut: bool) -> list[bytes]:
@@ -264,7 +258,7 @@ async def test_a_second_actor_of_a_name_takes_over(market, rng):
     await asyncio.wait_for(moved.wait(), 10)
     second = Actor(bench).runner()
     task = asyncio.create_task(second.run())
-    await until(lambda: second.mirror is not None)
+    await holds_soon(lambda: second.mirror is not None)
     sink = await bench.log.sink()
     for value in frames[3:]:
         await sink.append(bench.topics["ticks"], 0, value, timestamp_ms=0)
@@ -335,7 +329,7 @@ async def test_a_stop_leaves_what_was_answered(market, rng):
     runner = Actor(bench).runner()
     engine = asyncio.create_task(bench.runner().run())
     task = asyncio.create_task(runner.run())
-    await until(lambda: runner.comparison.compared)
+    await holds_soon(lambda: runner.comparison.compared)
     runner.stop()
     assert not await task
     sink = await bench.log.sink()
