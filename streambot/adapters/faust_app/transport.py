@@ -133,6 +133,13 @@ class _Thread(driver.AIOKafkaConsumerThread):
         while self._thread is not None and self._thread.is_alive():  # noqa: ASYNC110  # a thread
             await asyncio.sleep(_LOOK_AGAIN_S)
 
+    def close(self) -> None:
+        """Do nothing: `on_thread_stop` closes it.
+
+        Faust calls this where the group is joined while it stops: it would call the consumer closed,
+        and have another thread's event loop close its connections, which cannot. They stayed open.
+        """
+
     async def on_thread_stop(self) -> None:
         """Stop the consumer, which may wait for a broker that is gone."""
         consumer, self._consumer = self._consumer, None

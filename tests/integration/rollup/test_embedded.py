@@ -263,7 +263,16 @@ async def test_a_run_that_is_declared_on_its_broker(world, tmp_path):
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.5, 2.5])
 async def test_cancelled_it_ends_in_time(world, after_s):
     """Before it is connected, while the group is joined, and while it works; no thread stays."""
+    await cancelled_after(world, after_s)
 
+
+async def test_cancelled_while_the_group_is_joined_it_leaves_no_connection(world):
+    """Faust would then have the consumer closed by another thread's loop, half."""
+    for tenths in range(4, 13):
+        await cancelled_after(world, tenths / 10)
+
+
+async def cancelled_after(world: World, after_s: float) -> None:
     async def body() -> None:
         async with alerts_running(settings(world)):
             await asyncio.sleep(60)
