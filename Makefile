@@ -11,6 +11,10 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 # Market seconds per real second: one session of 390 minutes in about 20 s.
 SPEED ?= 1200x
 PYTEST_ARGS ?=
+# Side by side, because most tests wait for processes; a file as a whole, because its tests share what
+# they start.
+TEST_PROCESSES ?= 2
+PYTEST = $(PY) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help simulate test test-core bench lint format venv clean
@@ -29,10 +33,10 @@ simulate: $(STAMP)
 	$(VENV)/bin/streambot simulate --speed $(SPEED)
 
 test: $(DEV_STAMP)
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 test-core: $(DEV_STAMP)
-	$(PY) -m pytest --without-train $(PYTEST_ARGS)
+	$(PYTEST) --without-train $(PYTEST_ARGS)
 
 bench: $(BENCH_STAMP)
 	$(PY) -m benchmarks $(BENCH_ARGS)
