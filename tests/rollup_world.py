@@ -25,6 +25,8 @@ from tests.rollups import INSTRUMENTS, made, mark
 
 FAUST = Path(sys.executable).parent / "faust"
 LIMIT_S = 60.0
+STOP_S = 5.0
+"""A roll-up ends within two seconds by its own limits; the rest is for a machine that has much else to do."""
 Said = dict[tuple[str, str], list[bytes]]
 
 

@@ -15,7 +15,7 @@ from streambot.adapters.kafka import KafkaLog
 from streambot.processor.run_state import RunState
 from streambot.processor.task_head import TASK_KEY
 from streambot.streams.ports import StreamSpec
-from tests.rollup_world import World, by_series, ended, start_worker, until
+from tests.rollup_world import STOP_S, World, by_series, ended, start_worker, until
 from tests.rollups import mark
 
 pytestmark = pytest.mark.kafka
@@ -72,7 +72,7 @@ async def test_killed_in_the_middle_of_transactions(kafka_home, tmp_path):
         start = time.monotonic()
         worker.send_signal(signal.SIGTERM)
         said = await ended(worker)
-        assert time.monotonic() - start < 2.5, said
+        assert time.monotonic() - start < STOP_S, said
         assert worker.returncode == 0, said
         raw = await world.raw()
         assert by_series(raw) == world.expected

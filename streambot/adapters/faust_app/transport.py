@@ -129,9 +129,16 @@ class _Thread(driver.AIOKafkaConsumerThread):
 
     async def stop(self) -> None:
         """Stop, and wait for the thread's end."""
-        await super().stop()
-        while self._thread is not None and self._thread.is_alive():  # noqa: ASYNC110  # a thread
+        while self._lives and not self._started.is_set():
+            # It begins just now: mode would pass over it, and it would never end.
             await asyncio.sleep(_LOOK_AGAIN_S)
+        await super().stop()
+        while self._lives:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    @property
+    def _lives(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def close(self) -> None:
         """Do nothing: `on_thread_stop` closes it.

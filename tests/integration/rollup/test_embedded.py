@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import msgspec
@@ -18,16 +18,14 @@ import psutil
 import pytest
 
 from streambot.adapters.broker import EmbeddedBroker
-from streambot.adapters.faust_app import RollupSettings, alerts_running
+from streambot.adapters.faust_app import RollupSettings, alerts_running, transport
 from streambot.adapters.kafka import EMBEDDED, KafkaLog
 from streambot.domain.errors import BrokerError, StreamError, TopicError
 from streambot.processor.run_state import RunState
 from streambot.streams.ports import StreamSpec
-from tests.rollup_world import World, by_series, ended, start_worker, until
+from tests.rollup_world import STOP_S, World, by_series, ended, start_worker, until
 
 pytestmark = pytest.mark.integration
-
-STOP_S = 2.0
 
 
 @pytest.fixture
@@ -263,22 +261,37 @@ async def test_a_run_that_is_declared_on_its_broker(world, tmp_path):
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.5, 2.5])
 async def test_cancelled_it_ends_in_time(world, after_s):
     """Before it is connected, while the group is joined, and while it works; no thread stays."""
-    await cancelled_after(world, after_s)
+    await cancelled(world, asyncio.sleep(after_s))
 
 
 async def test_cancelled_while_the_group_is_joined_it_leaves_no_connection(world):
     """Faust would then have the consumer closed by another thread's loop, half."""
     for tenths in range(4, 13):
-        await cancelled_after(world, tenths / 10)
+        await cancelled(world, asyncio.sleep(tenths / 10))
 
 
-async def cancelled_after(world: World, after_s: float) -> None:
+async def test_cancelled_before_its_thread_has_begun_it_ends_the_thread(world, monkeypatch):
+    """Mode stops only what has begun, and a thread begins a little after it was started."""
+    starts, run = threading.Event(), transport._DaemonThread.run
+
+    def begins_late(thread: transport._DaemonThread) -> None:
+        starts.set()
+        time.sleep(0.3)
+        run(thread)
+
+    monkeypatch.setattr(transport._DaemonThread, "run", begins_late)
+    await cancelled(world, asyncio.to_thread(starts.wait))
+
+
+async def cancelled(world: World, at: Awaitable[object]) -> None:
+    """A roll-up that is cancelled then ends in time, and leaves nothing."""
+
     async def body() -> None:
         async with alerts_running(settings(world)):
             await asyncio.sleep(60)
 
     task = asyncio.create_task(body())
-    await asyncio.sleep(after_s)
+    await at
     start = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
