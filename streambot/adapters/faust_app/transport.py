@@ -28,7 +28,7 @@ from streambot.adapters.kafka.stopping import stopped
 from streambot.domain.kafka_settings import KafkaSecurity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aiokafka.cluster import ClusterMetadata
     from faust.assignor.partition_assignor import (
@@ -87,6 +87,11 @@ class OneMember(PartitionAssignor):
         )
 
 
+async def _until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110  # it is another thread's doing
+        await asyncio.sleep(_LOOK_AGAIN_S)
+
+
 class _DaemonThread(WorkerThread):
     """A thread that nobody waits for with the event loop standing still, as mode does.
 
@@ -129,12 +134,10 @@ class _Thread(driver.AIOKafkaConsumerThread):
 
     async def stop(self) -> None:
         """Stop, and wait for the thread's end."""
-        while self._lives and not self._started.is_set():
-            # It begins just now: mode would pass over it, and it would never end.
-            await asyncio.sleep(_LOOK_AGAIN_S)
+        # While it begins, mode would pass over it, and it would never end.
+        await _until(lambda: not self._lives or self._started.is_set())
         await super().stop()
-        while self._lives:
-            await asyncio.sleep(_LOOK_AGAIN_S)
+        await _until(lambda: not self._lives)
 
     @property
     def _lives(self) -> bool:
