@@ -81,9 +81,7 @@ class Connection:
         silence()
         forget_noise()
         try:
-            async with asyncio.timeout(OPEN_LIMIT_S):
-                await self.admin.start()
-                await self.meta.start()
+            await _stands(self._connect())
         except (KafkaError, OSError, TimeoutError) as cause:
             await self.close()
             said, reason = last_noise()
@@ -94,6 +92,11 @@ class Connection:
             await self.close()
             raise
         self._watch = asyncio.create_task(self._look(), name=f"watch {self.servers}")
+
+    async def _connect(self) -> None:
+        async with asyncio.timeout(OPEN_LIMIT_S):
+            await self.admin.start()
+            await self.meta.start()
 
     async def close(self) -> None:
         """Let go of the broker."""
@@ -152,18 +155,8 @@ class Connection:
         raise BrokerError(f"no answer from {self.servers}: {doing} took more than {limit_s:g} s")
 
     async def start(self, work: Coroutine[Any, Any, None], limit_s: float, doing: str) -> None:
-        """Start a client; whoever is cancelled meanwhile waits until it stands, and can be stopped.
-
-        aiokafka leaves a connection open where its start is cut short.
-        """
-        starting = asyncio.ensure_future(self.bounded(work, limit_s, doing))
-        try:
-            await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            await asyncio.wait({starting}, timeout=_STANDS_S)
-            raise
-        finally:
-            starting.cancel()
+        """Start a client; whoever is cancelled meanwhile waits until it stands, and can be stopped."""
+        await _stands(self.bounded(work, limit_s, doing))
 
     async def learn(self, client: AIOKafkaClient, stream: str) -> None:
         """Let a client know a stream that exists, without asking for it by name.
@@ -210,3 +203,18 @@ class Connection:
                         hint="is it still running? `--resume RUN` goes on from the last snapshot",
                     )
                 )
+
+
+async def _stands(starting: Coroutine[Any, Any, None]) -> None:
+    """Wait until a client stands; whoever is cancelled meanwhile does, too, and can stop it.
+
+    aiokafka leaves a connection open where its start is cut short.
+    """
+    task = asyncio.ensure_future(starting)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=_STANDS_S)
+        raise
+    finally:
+        task.cancel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
 import os
 import signal
@@ -160,6 +162,34 @@ async def test_memory_has_a_limit():
         with pytest.raises(BrokerError, match="more than the limit of 64 MiB"):
             await write_on(sink)
         await log.close()
+
+
+async def test_who_opens_a_log_may_be_cancelled(broker):
+    """At any moment of it; nothing stays open, which would be told as a warning."""
+    for k in range(40):
+        task = asyncio.create_task(KafkaLog.open(broker.address, profile=EMBEDDED))
+        await asyncio.sleep(k * 0.0005)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await (await task).close()
+    gc.collect()
+
+
+async def test_who_opens_a_log_where_nobody_answers_may_be_cancelled():
+    held: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        task = asyncio.create_task(KafkaLog.open(f"{host}:{port}"))
+        await holds_soon(lambda: held)
+        start = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert time.monotonic() - start < SECONDS
+        for writer in held:
+            writer.close()
+    gc.collect()
 
 
 async def test_nobody_there():
