@@ -256,8 +256,6 @@ async def test_a_run_that_is_declared_on_its_broker(world, tmp_path):
     assert worker.returncode == 0, said
 
 
-# aiokafka, cancelled while it connects, leaves that connection to the garbage collector, and says so.
-@pytest.mark.filterwarnings("ignore:Unclosed AIOKafkaConnection:ResourceWarning")
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.5, 2.5])
 async def test_cancelled_it_ends_in_time(world, after_s):
     """Before it is connected, while the group is joined, and while it works; no thread stays."""
