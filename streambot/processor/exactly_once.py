@@ -195,7 +195,7 @@ class ExactlyOnceRunner(TaskOpening):
                 restored = await restore_state(log, plan.topics["state"], partition, end)
                 self._opens = max(self._opens, 0 if restored is None else restored.opens)
                 self._reached("restored")
-                written = await self._tail(restored)
+                written = await self._tail(transactions, restored)
             except (DataError, StreamError) as wrong:
                 if left and isinstance(wrong, StreamError):
                     await self._end(transactions, left, visible=True)

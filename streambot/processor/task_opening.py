@@ -17,7 +17,7 @@ from streambot.processor.outside import Orders, OutsideState
 from streambot.processor.task import TaskCore
 from streambot.processor.task_head import decode_head, last_task_record
 from streambot.processor.worker import TaskIdentity, Worker
-from streambot.streams.finishing import include
+from streambot.streams.finishing import include, may_lag
 from streambot.streams.ports import Start, TopicPartition
 from streambot.streams.reading import read_last
 from streambot.streams.sequence import ChainState, SequenceGuard
@@ -70,7 +70,6 @@ class TaskOpening:
         self._opens = 0
         self._opening_at: int | None = None
         self._failures = 0
-        self._ended_some = False  # then the group may be behind, once
 
     @property
     def partition(self) -> int:
@@ -102,7 +101,9 @@ class TaskOpening:
         start: Start = offset if offset > 0 else "beginning"
         return await self._log.source({TopicPartition(topic, partition): start})
 
-    async def _tail(self, restored: TaskSnapshot | None) -> dict[str, int]:
+    async def _tail(
+        self, transactions: Transactions, restored: TaskSnapshot | None
+    ) -> dict[str, int]:
         """Numbers of the last output records by series, which must be those that the state knows.
 
         Of dead letters only the last one is looked at, whichever stream it came from.
@@ -128,8 +129,10 @@ class TaskOpening:
         committed = await self._log.committed(plan.group, [place])
         at = None if restored is None or restored.core is None else restored.offset
         agree = agree and all(known.get(series) == number for series, number in found.items())
-        behind = at is not None and committed.get(place) != at and not self._ended_some
-        if not agree or behind:
+        group = committed.get(place, -1)
+        if at is not None:
+            agree = agree and (group == at or (group < at and may_lag(transactions)))
+        if not agree:
             raise StreamError(
                 f"outputs end at {found} and the group at {committed.get(place)}, "
                 f"but the state says {known} and {at}",
@@ -159,7 +162,6 @@ class TaskOpening:
         await include(transactions, left)
         if visible:
             await transactions.commit()
-            self._ended_some = True
         else:
             await transactions.offsets(self._plan.group, {place: 0})  # go with it
         names = ", ".join(sorted(one.stream for one in left))

@@ -4,7 +4,8 @@ Apache Kafka 4 (4.4.0 at least) writes no end into a partition that has no leade
 calls the transaction complete all the same: a broker that is stopped under load leaves
 records that are neither visible nor gone. They hold back every reader, and share the fate of
 whatever transaction of the same writer ends there next: a task that does its work again would have
-written twice. So whoever opens the name of a writer first ends what was left in its places.
+written twice. So whoever opens the name of a writer first ends what was left in its places. Positions
+of a group are kept in such a partition: a group may be behind what was committed with them.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ async def include(transactions: Transactions, places: Collection[TopicPartition]
     """See `Finishing.include`."""
     if isinstance(transactions, Finishing):
         await transactions.include(places)
+
+
+def may_lag(transactions: Transactions) -> bool:
+    """True on a log where a group, too, can miss the end of a transaction: it then has read more."""
+    return isinstance(transactions, Finishing)
 
 
 async def open_finished(log: Log, name: str, places: Collection[TopicPartition]) -> Transactions:

@@ -102,6 +102,8 @@ class Failpoint:
 class Forgetting:
     """From the n-th transaction on, some streams are no part of it as far as its coordinator knows.
 
+    Nor is the group where `group` is one of them, whose positions then stay what they were.
+
     So their partitions are not told how it ends: as by a broker that forgets to tell them. The
     broker must not verify what is part of what.
 
@@ -139,6 +141,16 @@ class Forgetting:
                 add(manager, place)
 
         TransactionManager.maybe_add_partition_to_txn = forgotten
+        to_add = TransactionManager.consumer_group_to_add
+
+        def group_forgotten(manager: Any) -> Any:
+            group = to_add(manager)
+            if self._left <= 0 and "group" in streams and group is not None:
+                manager.consumer_group_added(group)
+                return None
+            return group
+
+        TransactionManager.consumer_group_to_add = group_forgotten
 
     def reached(self, _: int, point: str) -> None:
         self._left -= point == "begun"

@@ -56,7 +56,7 @@ def plain(kind: type) -> type:
         def __init__(self, plan: Any, log: Any, *arguments: Any, **more: Any) -> None:
             super().__init__(plan, PlainLog(log), *arguments, **more)
 
-        async def _tail(self, restored: Any) -> dict[str, int]:
+        async def _tail(self, _: Any, restored: Any) -> dict[str, int]:
             return {} if restored is None else dict(restored.written)
 
     return Plain
@@ -100,7 +100,7 @@ def state_after_unseen(kind: type) -> type:
     """The same, and nobody compares the tail of the outputs with the state."""
 
     class Unseen(state_after(kind)):
-        async def _tail(self, restored: Any) -> dict[str, int]:
+        async def _tail(self, _: Any, restored: Any) -> dict[str, int]:
             return {} if restored is None else dict(restored.written)
 
     return Unseen

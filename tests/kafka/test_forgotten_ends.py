@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from streambot.adapters.kafka import KafkaLog
 from streambot.domain.errors import StreamError
+from streambot.processor.state_log import restore_state
+from streambot.streams.ports import TopicPartition
+from streambot.wiring.tasks import engine_group
 from tests.kafka.campaign import (
     OUTPUTS,
     Execution,
@@ -99,6 +103,38 @@ def test_what_was_left_without_an_end(kept, processes, case):
     """Gone where the work is done again, visible where the rest of it is."""
     number = list(CASES).index(case)
     assert forgotten(kept, processes, case, f"forgotten{number}") == []
+
+
+def positions(execution: Execution) -> tuple[int, int]:
+    """Of the task that is disturbed, in its ticks: the group's and the state's."""
+    place = TopicPartition(execution.topics["ticks"], 1)
+
+    async def look(log: KafkaLog) -> tuple[int, int]:
+        group = engine_group(execution.name, execution.recording.run)
+        state = await restore_state(log, execution.topics["state"], 1)
+        assert state is not None
+        return (await log.committed(group, [place]))[place], state.offset
+
+    return execution.kafka.do(look)
+
+
+def test_a_group_that_is_behind(kept, processes):
+    """The state counts, which ended with the rest of it; what a group has read is there to be looked at."""
+    recording, reference = kept
+    execution = Execution(recording, "behind", processes)
+    for nth in (3, 6, 4):
+        life = execution.worker(
+            1, len(recording.partitions), knobs=slow(24), failpoint=("committed", nth),
+            forgets=(["group"], nth),
+        )  # fmt: skip
+        assert life.end() == FAILED_AT_POINT, said(life)
+        group, state = positions(execution)
+        assert group < state
+    last = execution.worker()
+    assert last.end() == 0, said(last)
+    assert execution.outcome().complaints(reference) == []
+    group, state = positions(execution)
+    assert group == state
 
 
 def test_lives_show_what_was_left_as_it_is(kept, processes):

@@ -250,14 +250,14 @@ class RestoresFirst(ExactlyOnceRunner):
 class RestoresFirstAndTail(RestoresFirst):
     """And the tail is not looked at behind the fence."""
 
-    async def _tail(self, restored):
+    async def _tail(self, _, restored):
         return {} if restored is None else dict(restored.written)
 
 
 class NoTail(ExactlyOnceRunner):
     """The tail of the outputs is not compared with the state."""
 
-    async def _tail(self, restored):
+    async def _tail(self, _, restored):
         return {} if restored is None else dict(restored.written)
 
 
@@ -386,9 +386,9 @@ class Accuses(ExactlyOnceRunner):
 class AccusesAtOnce(Accuses):
     """And nobody looks a second time."""
 
-    async def _tail(self, restored):
+    async def _tail(self, transactions, restored):
         try:
-            return await super()._tail(restored)
+            return await super()._tail(transactions, restored)
         except StreamError as wrong:
             raise DataError(wrong.message) from wrong
 
