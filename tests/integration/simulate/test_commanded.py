@@ -9,6 +9,7 @@ from streambot.streams.control import Pause, Resume, Seek, SetSpeed, Step
 from streambot.wiring import run_simulation
 from streambot.wiring.controlling import ReplayControls
 from tests.integration.simulate.bars import Told, run, settings, write_bars
+from tests.waiting import holds_soon
 
 EMBEDDED = pytest.param("embedded", marks=pytest.mark.integration)
 
@@ -47,9 +48,7 @@ class Pilot:
             await asyncio.sleep(0.01)
 
     async def until(self, holds) -> None:
-        async with asyncio.timeout(60):
-            while not holds():  # noqa: ASYNC110  # it is another task's doing
-                await asyncio.sleep(0.01)
+        await holds_soon(holds, 60)
 
 
 def fly(folder, plan, told=None, **flags):

@@ -15,6 +15,7 @@ from streambot.adapters.broker.child import ChildProcess
 from streambot.domain.errors import BrokerError
 from streambot.wiring import actor_processes as module
 from streambot.wiring.actor_processes import ActorProcesses
+from tests.waiting import holds_soon
 
 LIVES = "import time\ntime.sleep(60)"
 LIMIT_S = 30.0
@@ -46,9 +47,7 @@ class Kept:
         self.running = asyncio.create_task(self.actors.run())
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(LIMIT_S):
-            while not holds():  # noqa: ASYNC110  # processes tell nobody
-                await asyncio.sleep(0.02)
+        await holds_soon(holds, LIMIT_S)
 
     async def all_there(self, count: int) -> dict[str, int]:
         await self.until(lambda: len(self.actors.pids) == count)
